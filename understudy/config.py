@@ -1,0 +1,305 @@
+"""Every setting of `understudy.yaml`, as pydantic models; the docstring under a field is its help.
+
+Strict: unknown keys, wrong types and out-of-range values are refused. `configfile` reads the file and reports the
+line; `sizes` holds what `size:` derives. The models under a stage's key are that stage's config, hence its identity.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+VERSION = 1
+"""Schema version of `understudy.yaml` that this release reads."""
+
+Rate = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Grade = Annotated[int, Field(ge=1, le=100)]
+Count = Annotated[int, Field(ge=0, le=100_000_000)]
+Positive = Annotated[int, Field(ge=1, le=100_000_000)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class FieldMap(Strict):
+    """Which column of the source holds what. Give `text`, or `messages`, or a prompt and a response."""
+
+    id: str | None = None
+    """Column with the row's own id; without it the id is a digest of the content."""
+    text: str | None = None
+    """Column with a document's text."""
+    messages: str | None = None
+    """Column with a chat: a list of {role, content}."""
+    prompt: str | None = None
+    """Column with the user's whole prompt."""
+    response: str | None = None
+    """Column with the answer to `prompt` or `question`."""
+    context: str | None = None
+    """Column with the passage that holds the answer."""
+    question: str | None = None
+    """Column with the question about `context`."""
+    facts: str | None = None
+    """Column with the facts that a right answer must name: a list of strings (coverage pairs)."""
+    category: str | None = None
+    """Column with the kind of request; quota is aimed by category."""
+    group: str | None = None
+    """Column with the group that must not straddle splits (a professor, a customer, a document)."""
+
+
+class SourceConfig(Strict):
+    """One source of rows."""
+
+    kind: Literal["files", "sql"] = "files"
+    """`files` reads path; `sql` runs a query through SQLAlchemy."""
+    path: str | None = None
+    """File or glob, relative to the project."""
+    format: Literal["auto", "jsonl", "json", "csv", "squad"] = "auto"
+    """`auto` goes by the suffix; `squad` reads SQuAD-format JSON."""
+    url: str | None = None
+    """SQLAlchemy URL, e.g. `sqlite:///data/catalogue.db` (relative to the project) or `${env:DATABASE_URL}`."""
+    query: str | None = None
+    """SQL text of one SELECT."""
+    query_file: str | None = None
+    """File with the SQL, relative to the project."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    """Column separator of CSV files."""
+    fields: FieldMap = FieldMap()
+    """Which column holds what."""
+    text_template: str | None = None
+    """Python format string that makes a document's text from the row's columns, e.g. `{title}. {body}`."""
+    licence: str | None = None
+    """Licence of these rows; carried to the model card."""
+    max_bad_rows: Count = 100
+    """More quarantined rows than this stop the run with exit code 3."""
+    max_row_bytes: Positive = 8_000_000
+    """Longer rows are quarantined unread."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> SourceConfig:
+        if self.kind == "files" and not self.path:
+            raise ValueError("a source of kind files needs `path`")
+        if self.kind == "sql" and (not self.url or bool(self.query) == bool(self.query_file)):
+            raise ValueError("a source of kind sql needs `url` and one of `query` and `query_file`")
+        return self
+
+
+class CollectConfig(Strict):
+    sources: list[SourceConfig] = Field(default=[], max_length=100)
+    as_of: str = ""
+    """Bound by the run: digests of the source files, so that identity follows the content."""
+
+
+class CleanConfig(Strict):
+    """Text is normalised (NFC, control characters, line ends); rows outside the limits are dropped with a reason."""
+
+    min_chars: Count = 1
+    max_chars: Positive = 200_000
+    strip_markup: bool = True
+    """Remove HTML tags and entities."""
+
+
+class DedupeConfig(Strict):
+    normalise: bool = True
+    """Compare after case folding and white-space folding."""
+
+
+class SplitConfig(Strict):
+    """How documents and coverage pairs are divided. A group never straddles splits."""
+
+    validation: Rate = 0.1
+    test: Rate = 0.1
+    seed_pairs: Count = 60
+    """Coverage pairs shown to the teacher."""
+    dev_pairs: Count = 60
+    """Coverage pairs that steer rounds; all others are held."""
+    seed: Count = 0
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitConfig:
+        if self.validation + self.test >= 1.0:
+            raise ValueError(f"validation + test is {self.validation + self.test:g}; it must stay under 1")
+        return self
+
+
+class ServiceConfig(Strict):
+    """A language model behind the OpenAI protocol."""
+
+    provider: Literal["simulated", "openai"] = "simulated"
+    """`simulated` starts the scripted service on this machine; `openai` is any OpenAI-compatible endpoint."""
+    model: str = "simulated-1"
+    """Model id sent with each request."""
+    base_url: str | None = None
+    """Endpoint, e.g. `https://api.example.com/v1`; for `simulated`, an already running one."""
+    api_key: str | None = None
+    """Only by reference: `${env:NAME}`."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """Deadline of one request, retries included."""
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    max_tokens: Positive = 2048
+    wrong_rate: Rate = 0.0
+    """Simulated service only: share of synthetic answers that state another fact of the same document (a negative
+    control)."""
+    terms_url: str | None = None
+    """Where the provider says whether its output may train a model; copied into the model card."""
+
+
+class SynthesizeConfig(Strict):
+    rows: Positive = 240
+    """Rows asked for in each round."""
+    rows_per_call: Annotated[int, Field(ge=1, le=50)] = 4
+    seeds_per_call: Annotated[int, Field(ge=1, le=20)] = 4
+    """Seed pairs shown in each request."""
+    targeted: bool = True
+    """From round 2 on, aim the quota at the categories that failed on dev."""
+    min_yield: Rate = 0.3
+    """Stop when fewer than this share of the first asked rows survive the filters."""
+    seed: Count = 0
+
+
+class BaseConfig(Strict):
+    path: str = "tiny"
+    """`tiny` (the shipped fixture) or a folder with a transformers model, relative to the project."""
+
+
+class PackConfig(Strict):
+    seq_len_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 1024
+    max_truncated: Rate = 0.5
+    """A larger share of truncated rows stops the run."""
+
+
+class TrainConfig(Strict):
+    method: Literal["lora", "full"] = "lora"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-3
+    epochs: Annotated[float, Field(ge=0, le=1000)] = 4.0
+    max_steps: Count | None = None
+    """Optimizer steps; overrides `epochs` (0 leaves the model untrained)."""
+    rows_per_step: Annotated[int, Field(ge=1, le=4096)] = 2
+    """Packed rows per optimizer step."""
+    warmup: Rate = 0.05
+    """Share of the steps with a rising learning rate; then cosine to a tenth."""
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    lora_alpha: Annotated[float, Field(gt=0, le=10_000)] = 32.0
+    lora_dropout: Rate = 0.0
+    save_every_steps: Positive = 100
+    """A crash loses at most this many optimizer steps."""
+    seed: Count = 0
+
+
+class AnswerConfig(Strict):
+    max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    shots: list[Annotated[int, Field(ge=1, le=64)]] = [1, 2, 4, 8]
+    """Few-shot baselines tried on dev; the best one goes to held."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 is greedy; above it, `samples` answers are drawn per prompt."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    samples: Annotated[int, Field(ge=1, le=100)] = 1
+    seed: Count = 0
+
+
+class ScoreConfig(Strict):
+    scorers: list[str] = ["exact", "f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_facts"]
+    """Reference scorers by name; judge scorers join when `judge` is set."""
+    similarity: Grade = 70
+    """A covered answer has at least this judge grade for similarity."""
+    precision: Grade = 70
+    """A covered answer has at least this judge grade for precision."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class LoopConfig(Strict):
+    rounds: Annotated[int, Field(ge=1, le=20)] = 2
+    target: Rate = 1.0
+    """Rounds after the lower bound of dev coverage reaches this are skipped."""
+    compare_untargeted: bool = True
+    """Train one more last round on as many rows without aim, for comparison."""
+
+
+class GateConfig(Strict):
+    metric: str = "coverage"
+    """Metric of the bar and of the comparisons; without a judge `exact_facts`, `exact` or `loss` fits."""
+    bar: Rate | None = 0.60
+    """The lower end of the metric's interval on held must reach this; null for no bar."""
+    must_beat: list[Literal["base", "few_shot", "champion"]] = ["base", "few_shot", "champion"]
+    """Baselines that the candidate must beat: the paired interval of the difference lies above zero."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class RegisterConfig(Strict):
+    name: Name = "understudy"
+    """Name of the model in the registry."""
+
+
+class ServeConfig(Strict):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    max_body_bytes: Positive = 1_000_000
+
+
+class Config(Strict):
+    """The whole `understudy.yaml`."""
+
+    version: Literal[1]
+    """Schema version of this file."""
+    name: Name
+    """Project and model name."""
+    size: Literal["toy", "small", "full"] = "toy"
+    """One dial that derives training, packing and synthesis sizes; any value below overrides it."""
+    seed: Count = 0
+    sources: list[SourceConfig] = Field(min_length=1, max_length=100)
+    coverage: SourceConfig | None = None
+    """The coverage set: (prompt, answer) pairs that you are happy with."""
+    clean: CleanConfig = CleanConfig()
+    dedupe: DedupeConfig = DedupeConfig()
+    split: SplitConfig = SplitConfig()
+    teacher: ServiceConfig | None = None
+    """Writes examples from the coverage seeds; without it, collected examples are the training data."""
+    judge: ServiceConfig | None = None
+    """Grades answers; without it only reference scorers run."""
+    service: ServiceConfig | None = None
+    """The rented model itself, answered and judged beside the candidate; its column in the report."""
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    base: BaseConfig = BaseConfig()
+    pack: PackConfig = PackConfig()
+    train: TrainConfig = TrainConfig()
+    answer: AnswerConfig = AnswerConfig()
+    score: ScoreConfig = ScoreConfig()
+    loop: LoopConfig = LoopConfig()
+    gate: GateConfig = GateConfig()
+    register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
+    serve: ServeConfig = ServeConfig()
+
+    @model_validator(mode="after")
+    def _teacher_needs_coverage(self) -> Config:
+        if self.teacher and not self.coverage:
+            raise ValueError("`teacher` needs a `coverage` set to write from")
+        if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
+            raise ValueError("`loop.rounds` above 1 needs a `teacher`")
+        return self
+
+
+SIZES: dict[str, dict[str, dict[str, object]]] = {
+    "toy": {},
+    "small": {
+        "pack": {"seq_len_tokens": 2048},
+        "train": {"learning_rate": 2e-4, "epochs": 3.0, "rows_per_step": 8},
+        "answer": {"max_new_tokens": 256, "batch_size": 16},
+        "synthesize": {"rows": 2000},
+    },
+    "full": {
+        "pack": {"seq_len_tokens": 4096},
+        "train": {"learning_rate": 1e-4, "epochs": 2.0, "rows_per_step": 16},
+        "answer": {"max_new_tokens": 512, "batch_size": 32},
+        "synthesize": {"rows": 10_000},
+    },
+}
+"""What `size:` derives, by stage; `toy` is the models' own defaults."""
