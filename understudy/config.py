@@ -90,8 +90,8 @@ class SourceConfig(Strict):
 
 class CollectConfig(Strict):
     sources: list[SourceConfig] = Field(default=[], max_length=100)
-    as_of: str = ""
-    """Bound by the run: digests of the source files, so that identity follows the content."""
+    digests: dict[str, str] = {}
+    """Bound by the run: a digest per source, so that identity follows the content."""
 
 
 class CleanConfig(Strict):
@@ -166,6 +166,8 @@ class SynthesizeConfig(Strict):
 class BaseConfig(Strict):
     path: str = "tiny"
     """`tiny` (the shipped fixture) or a folder with a transformers model, relative to the project."""
+    digest: str = ""
+    """Bound by the run: digest of the model's files."""
 
 
 class PackConfig(Strict):
@@ -303,3 +305,74 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
     },
 }
 """What `size:` derives, by stage; `toy` is the models' own defaults."""
+
+
+CONTROLS = ("shuffled_answers", "blanked_contexts", "untrained_adapter", "wrong_teacher")
+"""Negative controls of `understudy run --control`; each must fail the gate."""
+
+
+class SynthesizeStep(SynthesizeConfig):
+    """Settings of one round's synthesis."""
+
+    teacher: ServiceConfig
+    round: Positive = 1
+    metric: str = "coverage"
+
+
+class AnswerStep(AnswerConfig):
+    """Settings of one model's answers to one prompt set."""
+
+    who: str
+    metric: str = "coverage"
+    """Metric by which the few-shot setting was chosen on dev."""
+
+
+class AskStep(AnswerConfig):
+    """Settings of the service LLM's own answers."""
+
+    service: ServiceConfig
+
+
+class ScoreStep(ScoreConfig):
+    """Settings of the scores of one model on one prompt set."""
+
+    who: str
+    round: Count = 0
+    judge: ServiceConfig | None = None
+    metric: str = "coverage"
+    target: Rate = 1.0
+
+
+class SelectStep(Strict):
+    """Settings of the choice among the rounds' models, on dev."""
+
+    metric: str = "coverage"
+
+
+class ControlStep(Strict):
+    control: Literal["shuffled_answers", "blanked_contexts"]
+
+
+class GateStep(GateConfig):
+    control: str | None = None
+
+
+class RegisterStep(RegisterConfig):
+    """What the model card says besides the numbers."""
+
+    control: str | None = None
+    teacher: ServiceConfig | None = None
+    judge: ServiceConfig | None = None
+    licences: list[str] = []
+    decoding: AnswerConfig = AnswerConfig()
+
+
+class ReportStep(Strict):
+    project: str
+    metric: str = "coverage"
+    similarity: Grade = 70
+    precision: Grade = 70
+    bar: Rate | None = None
+    simulated: list[str] = []
+    control: str | None = None
+    licences: list[str] = []

@@ -1,0 +1,349 @@
+"""The command line: parse, call, print. No decisions are made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from understudy.errors import ConfigError, ResourceError, UnderstudyError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Prepare a small model that you own to do the job of a large one that you rent."
+    "  Every command takes -C DIR, before or after its name, to work in another folder.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+RunId = Annotated[str | None, typer.Argument(help="A run's id; the last one when left out.")]
+
+
+def _project() -> Any:
+    from understudy.project import Project
+
+    return Project(Path.cwd())
+
+
+@app.command()
+def init(name: Annotated[str, typer.Argument(help="Project name, also the folder that is made.")]) -> None:
+    """Make a folder with a commented starter understudy.yaml."""
+    from understudy.configfile import starter
+
+    folder = Path(name)
+    file = folder / "understudy.yaml"
+    if file.exists():
+        raise ConfigError("CFG_EXISTS", file, "is there already", "edit it, or choose another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(starter(folder.resolve().name), "utf-8")
+    (folder / ".gitignore").write_text("runs/\nstore/\ncache/\nregistry/\n", "utf-8")
+    typer.echo(f"wrote {file}; put your data under {folder}/data and edit the file, then: understudy run -C {name}")
+
+
+@app.command()
+def check() -> None:
+    """Read understudy.yaml, look for its files and variables, and say what would run."""
+    from understudy.preflight import warnings
+
+    project = _project()
+    for line in warnings(project):
+        typer.echo(f"warning: {line}", err=True)
+    typer.echo(f"ok: {project.config.name}, {len(project.config.sources)} sources")
+
+
+@app.command()
+def schema(
+    what: Annotated[str, typer.Argument(help="config (understudy.yaml) or show (understudy show --json).")] = "config",
+) -> None:
+    """Print a JSON Schema."""
+    if what == "config":
+        from understudy.configfile import schema as build
+
+        value = build()
+    elif what == "show":
+        from understudy.summary import Summary
+
+        value = Summary.model_json_schema()
+    else:
+        raise ConfigError("USAGE", what, "no such schema", "config or show")
+    typer.echo(json.dumps(value, indent=2))
+
+
+@app.command()
+def plan(
+    why: Annotated[bool, typer.Option("--why", help="Say for each step what makes it stale.")] = False,
+    bind: Annotated[bool, typer.Option("--bind", help="Bind a new run and write its plan; print the path.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Print every setting with where it came from.")] = False,
+) -> None:
+    """Show what `run` would do, and what is done already."""
+    from understudy.planning import describe, settings
+
+    project = _project()
+    if bind:
+        with project.locked():
+            run, _, _ = project.open_run(new=True, control=None)
+        typer.echo(str(run.path / "plan.json"))
+        return
+    for line in settings(project.loaded) if values else describe(project, why=why):
+        typer.echo(line)
+
+
+@app.command()
+def run(
+    new: Annotated[bool, typer.Option("--new", help="Bind afresh: a new run even if nothing changed.")] = False,
+    control: Annotated[str | None, typer.Option(help="Run a negative control; its gate must fail.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Run the whole life cycle; finished steps are reused. Exit 7 when the gate says no."""
+    from understudy.preflight import refuse
+    from understudy.project import require_passed
+    from understudy.summary import summarise, verdict_of
+    from understudy.terminal import RunWatcher, print_summary
+
+    project = _project()
+    refuse(project)
+    with project.locked():
+        current, built, fresh = project.open_run(new=new, control=control)
+        _note_changed(project, current, fresh)
+        with RunWatcher(quiet) as watcher:
+            outcomes = project.execute(current, built, watcher)
+    if watcher.cached == len(outcomes):
+        typer.echo(f"nothing to do: all {len(outcomes)} steps of {current.id} are there")
+    else:
+        print_summary(summarise(project, current))
+    require_passed(verdict_of([o.artifact for o in outcomes]), current.id)
+
+
+def _note_changed(project: Any, current: Any, fresh: bool) -> None:
+    before = [r for r in project.runs() if r.id != current.id]
+    if fresh and before:
+        typer.echo(f"{current.id}: configuration, sources or base differ from {before[-1].id}, or --new", err=True)
+
+
+@app.command()
+def step(
+    name: Annotated[str, typer.Argument(help="The step's name in the plan.")],
+    plan_file: Annotated[Path, typer.Option("--plan", help="A plan that `understudy plan --bind` wrote.")],
+    store: Annotated[Path | None, typer.Option(help="Folder of the store; the project's own when left out.")] = None,
+) -> None:
+    """Run one step of a plan: the atom that every orchestrator calls."""
+    import understudy.stages  # noqa: F401
+    from understudy.core.artifact import Release, Store
+    from understudy.core.plan import Plan
+    from understudy.core.runner import Runner
+    from understudy.terminal import RunWatcher
+
+    project = _project()
+    loaded = Plan.load(plan_file)
+    wanted = loaded.step(name)
+    with RunWatcher() as watcher:
+        runner = Runner(project.root, Store(store) if store else project.store, plan_file.parent / "journal", watcher)
+        watcher.started(wanted, loaded.steps.index(wanted), len(loaded.steps))
+        outcome = runner.run_step(wanted)
+        watcher.finished(wanted, outcome.artifact, outcome.seconds, outcome.state)
+    if isinstance(outcome.artifact, Release) and wanted.stage == "register":
+        project.publish(outcome.artifact)
+    typer.echo(f"{outcome.state} {name} {outcome.artifact.content_digest[:12]}")
+
+
+@app.command()
+def runs(as_json: Json = False) -> None:
+    """List the runs of this project."""
+    rows = []
+    for r in _project().runs():
+        status, bound = r.read("status.json"), r.read("bindings.json")
+        rows.append(
+            {
+                "run": r.id,
+                "bound": bound.get("at"),
+                "finished": status.get("finished"),
+                "control": bound.get("control"),
+                "version": status.get("version"),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        state = row["finished"] or "not finished"
+        extra = f"  control {row['control']}" if row["control"] else f"  version {row['version'] or '-'}"
+        typer.echo(f"{row['run']}  {state}{extra}")
+
+
+@app.command()
+def show(run_id: RunId = None, as_json: Json = False) -> None:
+    """Print a run's results: rounds on dev, held comparison with intervals, verdict, report."""
+    from understudy.summary import summarise
+    from understudy.terminal import print_summary
+
+    project = _project()
+    summary = summarise(project, project.run(run_id))
+    if as_json:
+        typer.echo(summary.model_dump_json(indent=1))
+    else:
+        print_summary(summary)
+
+
+@app.command()
+def explain(name: Annotated[str, typer.Argument(help="A step of the last run.")]) -> None:
+    """Say what a step is, what it was given, what it made and where that lies."""
+    from understudy.planning import explain_step
+
+    for line in explain_step(_project(), name):
+        typer.echo(line)
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Really remove; without it only say what would go.")] = False,
+) -> None:
+    """Remove artifacts that no kept run and no registered version needs."""
+    from understudy.planning import collect_garbage
+
+    project = _project()
+    with project.locked():
+        for line in collect_garbage(project, delete=delete):
+            typer.echo(line)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address; the configured one when left out.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+) -> None:
+    """Answer OpenAI chat completions from the champion."""
+    from understudy.registry import Registry
+    from understudy.serve.api import serve as start
+
+    project = _project()
+    cfg = project.config
+    champion = Registry(project.root, cfg.register_.name).champion()
+    if champion is None:
+        raise ConfigError("NO_CHAMPION", cfg.register_.name, "no version is registered", "understudy run")
+    start(
+        project.root / champion.path,
+        host=host or cfg.serve.host,
+        port=cfg.serve.port if port is None else port,
+        name=cfg.register_.name,
+        version=champion.version,
+        max_body_bytes=cfg.serve.max_body_bytes,
+    )
+
+
+@app.command()
+def simulate(
+    knowledge: Annotated[Path | None, typer.Option(help="JSONL of examples that it answers chats from.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8011,
+) -> None:
+    """Run the simulated service LLM: teacher, judge and chat over the OpenAI protocol."""
+    from understudy.models.simulated import run_forever
+
+    run_forever(knowledge, host=host, port=port, announce=lambda line: typer.echo(line, err=True))
+
+
+def _take_directory(args: list[str]) -> list[str]:
+    """Pull `-C DIR` out of the arguments, wherever it stands, and go there."""
+    rest: list[str] = []
+    directory: str | None = None
+    pending = iter(args)
+    for arg in pending:
+        if arg == "-C":
+            directory = next(pending, None)
+            if directory is None:
+                raise ConfigError("USAGE", "-C", "needs a folder")
+        elif arg.startswith("-C") and not arg.startswith("--"):
+            directory = arg[2:].removeprefix("=")
+        elif arg == "--":
+            rest += [arg, *pending]
+        else:
+            rest.append(arg)
+    if directory is not None:
+        try:
+            os.chdir(directory)
+        except OSError as e:
+            raise ConfigError("DIRECTORY", directory, e.strerror or str(e), "give an existing folder") from None
+    return rest
+
+
+class _Signalled(KeyboardInterrupt):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _listen() -> None:
+    """SIGTERM and SIGHUP stop as orderly as Ctrl-C does; a second signal stops at once."""
+
+    def handle(number: int, frame: object) -> None:
+        for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(s, signal.SIG_DFL)
+        raise _Signalled(number)
+
+    for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(s, handle)
+
+
+def _fail(e: UnderstudyError, as_json: bool) -> int:
+    text = json.dumps(e.to_dict(), ensure_ascii=True) if as_json else e.line()
+    encoding = sys.stderr.encoding or "ascii"
+    sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    return e.exit_code
+
+
+def main() -> None:
+    """Entry point: one line and an exit code for every situation of the user's, never a traceback."""
+    _listen()
+    args = sys.argv[1:]
+    as_json = "--json" in args
+    try:
+        code = app(_take_directory(args), prog_name="understudy", standalone_mode=False)
+        sys.stdout.flush()
+    except UnderstudyError as e:
+        code = _fail(e, as_json)
+    except KeyboardInterrupt as e:
+        number = getattr(e, "number", signal.SIGINT)
+        sys.stderr.write("interrupted; finished steps are kept, run again to go on\n")
+        code = 128 + int(number)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as e:
+        code = _fail(_machine_error(e), as_json)
+    except MemoryError:
+        code = _fail(ResourceError("OUT_OF_MEMORY", "run", "memory ran out", "use a smaller size or batch"), as_json)
+    except Exception as e:
+        if not _is_usage_error(e):
+            raise
+        code = _fail(ConfigError("USAGE", "understudy", _message(e), "understudy --help"), as_json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _machine_error(e: OSError) -> UnderstudyError:
+    import errno
+
+    where = e.filename or "file"
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError("DISK_FULL", where, "no space left", "free some; understudy gc shows what can go")
+    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError("FS_UNSUITABLE", where, e.strerror or "denied", "give understudy a writable folder")
+    return ResourceError("OS_ERROR", where, e.strerror or str(e), "")
+
+
+def _is_usage_error(e: Exception) -> bool:
+    return hasattr(e, "format_message") and hasattr(e, "exit_code")
+
+
+def _message(e: Exception) -> str:
+    text: str = e.format_message()  # type: ignore[attr-defined]
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Pipelines: Python functions that return a Plan. `lifecycle` is the whole way from raw rows to a release.
+
+Rounds are unrolled here: every round trains from the base on the union of all rows, and round k + 1 writes for what
+round k failed on dev. A round whose predecessor met the target is skipped when it runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from understudy import config as c
+from understudy import stages as s
+from understudy.core.plan import Plan
+from understudy.core.stage import SkipIf, Step, adopt
+from understudy.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a run binds once: digests of sources and base, and the champion's release."""
+
+    sources: dict[str, str] = field(default_factory=dict)
+    base: str = ""
+    champion: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """The steps of one round that later ones need."""
+
+    data: Step
+    checkpoint: Step
+    scores: Step
+
+
+class Lifecycle:
+    """Builds the plan of one project, step by step."""
+
+    def __init__(self, config: c.Config, bound: Bound, control: str | None = None) -> None:
+        if control is not None and control not in c.CONTROLS:
+            raise ConfigError("CONTROL_UNKNOWN", control, "no such negative control", f"one of {', '.join(c.CONTROLS)}")
+        if control == "wrong_teacher" and not (config.teacher and config.teacher.provider == "simulated"):
+            raise ConfigError("CONTROL_UNKNOWN", control, "needs the simulated teacher", "use another control")
+        self.config, self.bound, self.control = config, bound, control
+        self.metric = config.gate.metric
+        self.dev_metric = self.metric if self.metric != "loss" else "exact_facts"
+
+    def prepare(self) -> None:
+        """From raw rows to the Dataset, the HeldSet and the base."""
+        cfg, digests = self.config, self.bound.sources
+        corpus = s.collect.step(c.CollectConfig(sources=cfg.sources, digests=_of(digests, "sources")))
+        self.corpus = s.dedupe.step(cfg.dedupe, corpus=s.clean.step(cfg.clean, corpus=corpus))
+        coverage = None
+        if cfg.coverage:
+            source = c.CollectConfig(sources=[cfg.coverage], digests=_of(digests, "coverage"))
+            raw = s.collect.step(source, name="collect-coverage")
+            coverage = s.clean.step(cfg.clean, name="clean-coverage", corpus=raw)
+        self.data = s.split.step(cfg.split, corpus=self.corpus, coverage=coverage)
+        self.held = s.hold.step(cfg.split, corpus=self.corpus, coverage=coverage)
+        self.base = s.base.step(cfg.base.model_copy(update={"digest": self.bound.base}))
+
+    def baselines(self) -> None:
+        """The untuned base, alone and with few-shot prompts, on dev."""
+        self.shots: Step | None = None
+        if self.config.coverage and self.config.answer.shots:
+            answers = s.answer.step(self._answers("base"), name="answer-dev-base", model=self.base, data=self.data)
+            self.shots = self._score("base", answers, round_number=0)
+
+    def round(self, number: int, rounds: list[Round], *, targeted: bool = True) -> Round:
+        """One round: write, pack, train, answer and score on dev."""
+        arm = str(number) if targeted else "untargeted"
+        before = rounds[number - 2] if number > 1 else None
+        skip = bool(before) and targeted and self.config.loop.target < 1.0
+
+        def skipped(alias: Step | None) -> SkipIf | None:
+            assert before is not None or not skip
+            return SkipIf(before.scores, "target_met", True, alias) if skip and before and alias else None
+
+        extra: list[Step] = [r.data for r in rounds[: number - 1] if self.config.teacher]
+        data = self.data
+        if self.config.teacher:
+            data = s.synthesize.step(
+                self._synthesis(number, targeted and number > 1),
+                name=f"synthesize-{arm}",
+                data=self.data,
+                previous=list(extra),
+                dev=before.scores if before and targeted else None,
+                skip_if=skipped(before.data if before else None),
+            )
+            extra.append(data)
+        checkpoint = self._train(arm, extra, skipped(before.checkpoint if before else None))
+        answers = s.answer.step(
+            self._answers("candidate", shots=False), name=f"answer-dev-{arm}", model=checkpoint, data=self.data
+        )
+        scores = self._score("candidate", answers, round_number=number, arm=arm)
+        return Round(data, checkpoint, scores)
+
+    def _train(self, arm: str, extra: list[Step], skip: SkipIf | None) -> Step:
+        source, rest = self.data, extra
+        if self.control in ("shuffled_answers", "blanked_contexts"):
+            control = c.ControlStep(control=self.control)  # type: ignore[arg-type]
+            source = s.sabotage.step(control, name=f"sabotage-{arm}", data=self.data, extra=extra)
+            rest = []
+        packed = s.pack.step(self.config.pack, name=f"pack-{arm}", base=self.base, data=source, extra=rest)
+        train = self.config.train
+        if self.control == "untrained_adapter":
+            train = train.model_copy(update={"max_steps": 0})
+        return s.train.step(train, name=f"train-{arm}", data=packed, base=self.base, skip_if=skip)
+
+    def _synthesis(self, number: int, targeted: bool) -> c.SynthesizeStep:
+        teacher = self.config.teacher
+        assert teacher is not None
+        if self.control == "wrong_teacher":
+            teacher = teacher.model_copy(update={"wrong_rate": 0.5})
+        settings = self.config.synthesize.model_dump()
+        settings["targeted"] = targeted and self.config.synthesize.targeted
+        return c.SynthesizeStep(**settings, teacher=teacher, round=number, metric=self.dev_metric)
+
+    def _answers(self, who: str, *, shots: bool = True) -> c.AnswerStep:
+        settings = self.config.answer.model_dump()
+        if not shots:
+            settings["shots"] = []
+        return c.AnswerStep(**settings, who=who, metric=self.dev_metric)
+
+    def _grades(self, who: str, round_number: int = 0) -> c.ScoreStep:
+        settings = self.config.score.model_dump()
+        return c.ScoreStep(
+            **settings, who=who, round=round_number, judge=self.config.judge, metric=self.metric,
+            target=self.config.loop.target,
+        )  # fmt: skip
+
+    def _score(self, who: str, answers: Step, *, round_number: int, arm: str = "base") -> Step:
+        return s.score.step(self._grades(who, round_number), name=f"score-dev-{arm}", answers=answers, data=self.data)
+
+    def _held(self, who: str, model: Step, *, choice: Step | None = None) -> Step:
+        answers = s.answer_held.step(
+            self._answers(who, shots=choice is not None),
+            name=f"answer-held-{who}",
+            model=model,
+            data=self.data,
+            held=self.held,
+            choice=choice,
+        )
+        return s.score_held.step(self._grades(who), name=f"score-held-{who}", answers=answers, held=self.held)
+
+    def _service(self) -> Step | None:
+        if not self.config.service:
+            return None
+        settings = {**self.config.answer.model_dump(), "shots": []}
+        ask = c.AskStep(**settings, service=self.config.service)
+        answers = s.ask_service.step(ask, name="answer-held-service", data=self.data, held=self.held)
+        return s.score_held.step(
+            self._grades("service"), name="score-held-service", answers=answers, held=self.held
+        )
+
+    def _champion(self) -> Step | None:
+        if not self.bound.champion:
+            return None
+        champion = self.bound.champion
+        release = adopt("champion", "Release", champion["address"], champion["fingerprint"])
+        return self._held("champion", release)
+
+    def build(self) -> Plan:
+        """The whole life cycle."""
+        self.prepare()
+        self.baselines()
+        rounds: list[Round] = []
+        count = self.config.loop.rounds if self.config.teacher else 1
+        for number in range(1, count + 1):
+            rounds.append(self.round(number, rounds) if self.config.coverage else self._plain_round())
+        arms = [r.scores for r in rounds]
+        if self.config.teacher and count > 1 and self.config.loop.compare_untargeted and not self.control:
+            arms.append(self.round(count, rounds, targeted=False).scores)
+        candidate = self._select(rounds)
+        held: dict[str, Any] = {"candidate": self._held("candidate", candidate), "base": self._held("base", self.base)}
+        if self.shots:
+            held["few_shot"] = self._held("few_shot", self.base, choice=self.shots)
+        for who, step in (("champion", self._champion()), ("service", self._service())):
+            if step:
+                held[who] = step
+        gate_config = c.GateStep(**self.config.gate.model_dump(), control=self.control)
+        verdict = s.gate.step(gate_config, **held)
+        release = self._register(verdict, candidate)
+        return Plan.of(self.config.name, [*arms, release, self._report([*arms, *held.values(), verdict, release])])
+
+    def _plain_round(self) -> Round:
+        """Without a coverage set: one training on the collected examples."""
+        checkpoint = self._train("1", [], None)
+        return Round(self.data, checkpoint, checkpoint)
+
+    def _select(self, rounds: list[Round]) -> Step:
+        if len(rounds) == 1:
+            return rounds[0].checkpoint
+        settings = c.SelectStep(metric=self.dev_metric)
+        return s.select.step(
+            settings, checkpoints=[r.checkpoint for r in rounds], scores=[r.scores for r in rounds]
+        )
+
+    def _register(self, verdict: Step, candidate: Step) -> Step:
+        settings = c.RegisterStep(
+            **self.config.register_.model_dump(),
+            control=self.control,
+            teacher=self.config.teacher,
+            judge=self.config.judge,
+            licences=self._licences(),
+            decoding=self.config.answer,
+        )
+        return s.register.step(settings, verdict=verdict, checkpoint=candidate, base=self.base, data=self.data)
+
+    def _report(self, artifacts: list[Step]) -> Step:
+        settings = c.ReportStep(
+            project=self.config.name,
+            metric=self.metric,
+            similarity=self.config.score.similarity,
+            precision=self.config.score.precision,
+            bar=self.config.gate.bar,
+            simulated=self._simulated(),
+            control=self.control,
+            licences=self._licences(),
+        )
+        everything = Plan.of(self.config.name, artifacts).steps
+        return s.report.step(settings, artifacts=[a for a in everything if a.stage != "adopt"], held=self.held)
+
+    def _simulated(self) -> list[str]:
+        roles = {"teacher": self.config.teacher, "judge": self.config.judge, "service": self.config.service}
+        return [role for role, service in roles.items() if service and service.provider == "simulated"]
+
+    def _licences(self) -> list[str]:
+        sources = [*self.config.sources, *([self.config.coverage] if self.config.coverage else [])]
+        return sorted({source.licence for source in sources if source.licence})
+
+
+def _of(digests: dict[str, str], prefix: str) -> dict[str, str]:
+    """The digests of one group of sources; keys are `<group>:<source>`."""
+    return {key.split(":", 1)[1]: value for key, value in digests.items() if key.startswith(f"{prefix}:")}
+
+
+def lifecycle(config: c.Config, bound: Bound, control: str | None = None) -> Plan:
+    """Collect to release: every round, every baseline, gate, registration and report."""
+    return Lifecycle(config, bound, control).build()

@@ -1,0 +1,124 @@
+"""What would run and why, what a step is, and what nobody needs any more. Nothing here runs a stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from understudy.configfile import Loaded
+from understudy.core.artifact import MANIFEST
+from understudy.core.plan import why
+from understudy.core.stage import STAGES
+from understudy.project import Project
+
+KEPT_RUNS = 3
+
+
+def settings(loaded: Loaded) -> Iterator[str]:
+    """Every resolved value with where it came from."""
+    for key, origin in sorted(loaded.origins.items()):
+        value: Any = loaded.config.model_dump(mode="json", by_alias=True)
+        for part in key.replace("[", ".").replace("]", "").split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        yield f"{key} = {json.dumps(value, ensure_ascii=False)}  ({origin})"
+
+
+def _present(project: Project, name: str, fingerprint: str) -> bool:
+    return (project.store.address(name, fingerprint) / MANIFEST).is_file()
+
+
+def describe(project: Project, *, why: bool) -> Iterator[str]:
+    """One line a step: done, or what it would do; with `why`, what makes it stale."""
+    runs = project.runs()
+    last = runs[-1] if runs else None
+    plan = project.preview()
+    before = {row["name"]: row for row in last.read("plan.json")["steps"]} if last else {}
+    done = 0
+    for step in plan.steps:
+        ready = step.stage == "adopt" or _present(project, step.name, step.fingerprint)
+        done += ready
+        yield f"{'done' if ready else 'run ':<5}{step.name:<26}{step.kind:<10}{step.fingerprint[:8]}"
+        if why and not ready:
+            for reason in _reasons(step, before):
+                yield f"       because {reason}"
+    yield f"{len(plan.steps)} steps, {done} done, {len(plan.steps) - done} to run"
+
+
+def _reasons(step: Any, before: dict[str, Any]) -> list[str]:
+    row = before.get(step.name)
+    if row is not None and row["fingerprint"] == step.fingerprint:
+        return ["not finished yet"]
+    reasons = why(step, row)
+    changed = [p.name for p in step.parents() if before.get(p.name, {}).get("fingerprint") != p.fingerprint]
+    if reasons == ["an input changed"] and changed:
+        return [f"input {name} changed" for name in changed]
+    return reasons
+
+
+def explain_step(project: Project, name: str) -> Iterator[str]:
+    """What a step is, what it was given, what it made and where that lies."""
+    run = project.last_run()
+    step = run.plan().step(name)
+    found = project.store.find(step.name, step.fingerprint) if step.stage != "adopt" else None
+    stage = STAGES.get(step.stage)
+    yield f"{name}: {(stage.__doc__ or '').strip().splitlines()[0] if stage else 'an earlier run made it'}"
+    yield f"stage {step.stage} revision {step.revision}, fingerprint {step.fingerprint[:16]}"
+    for key, value in step.inputs.items():
+        given = ", ".join(s.name for s in value) if isinstance(value, list) else value.name if value else "none"
+        yield f"input {key}: {given}"
+    for key, setting in step.config.items():
+        yield f"config {key} = {json.dumps(setting, ensure_ascii=False)[:200]}"
+    if found is None:
+        yield "not made yet"
+        return
+    if alias := found.manifest.get("alias_of"):
+        yield f"skipped; stands for {alias}"
+    if found.ledger:
+        yield f"rows {found.ledger.rows_in} in, {found.ledger.rows_out} out, rejected {found.ledger.rejected or 'none'}"
+    yield f"content {found.content_digest[:16]}, {found.measured.get('seconds', 0)} s"
+    yield f"in {found.path}"
+
+
+def collect_garbage(project: Project, *, delete: bool) -> Iterator[str]:
+    """Artifacts outside the last runs and the lineage of registered versions."""
+    needed = _needed(project)
+    freed, count = 0, 0
+    for path in project.store.all():
+        if path not in needed:
+            size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+            freed, count = freed + size, count + 1
+            yield f"{'removed' if delete else 'would remove'} {path.relative_to(project.root)} ({size / 1e6:.1f} MB)"
+            if delete:
+                shutil.rmtree(path)
+    verb = "freed" if delete else "would free"
+    yield f"{count} artifacts, {verb} {freed / 1e6:.1f} MB" + ("" if delete or not count else "; --delete removes them")
+
+
+def _needed(project: Project) -> set[Path]:
+    """Directories of the last runs' plans, of every run's release that is registered, and of their inputs."""
+    from understudy.registry import Registry
+
+    keep: set[Path] = set()
+    for run in project.runs()[-KEPT_RUNS:]:
+        keep |= {project.store.address(s["name"], s["fingerprint"]) for s in run.read("plan.json")["steps"]}
+    registry = Registry(project.root, project.config.register_.name)
+    frontier = [project.root / v.path for v in registry.versions()] if registry.champion() else []
+    frontier += list(keep)
+    while frontier:
+        path = frontier.pop()
+        keep.add(path)
+        manifest = path / MANIFEST
+        if not manifest.is_file():
+            continue
+        data = json.loads(manifest.read_text("utf-8"))
+        if alias := data.get("alias_of"):
+            keep.add(project.store.root / alias)
+        for name, entry in data["inputs"].items():
+            parent = project.store.address(name, entry["fingerprint"])
+            if parent not in keep and parent.exists():
+                frontier.append(parent)
+    return keep
+

@@ -1,0 +1,212 @@
+"""A project on disk: its configuration, store, runs and registry, and what a run binds.
+
+`runs/<id>/` holds the frozen configuration, bindings, plan, journal and status. An unchanged project reopens its last
+run; changed configuration or sources, or `--new`, bind afresh.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from understudy import __version__
+from understudy.config import Config
+from understudy.configfile import Loaded, load
+from understudy.core.artifact import Release, Store, write_synced
+from understudy.core.journal import now
+from understudy.core.lease import hold
+from understudy.core.plan import Plan
+from understudy.core.records import digest
+from understudy.core.runner import Outcome, Runner, Watcher
+from understudy.errors import ConfigError, GateError
+from understudy.pipelines import Bound, lifecycle
+
+FILE = "understudy.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    def read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        value: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        return value
+
+    def write(self, name: str, value: dict[str, Any]) -> None:
+        write_synced(self.path / name, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False))
+
+    def plan(self) -> Plan:
+        import understudy.stages  # noqa: F401  (declares the stages that the plan names)
+
+        return Plan.load(self.path / "plan.json")
+
+
+class Project:
+    """A folder with an `understudy.yaml`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = Store(root / "store")
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        return load(self.root / FILE)
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The project's own lock; a second `run` gets BusyError with the owner's pid."""
+        with hold(self.root / "runs" / ".lock", what=f"project {self.root.name}"):
+            yield
+
+    def runs(self) -> list[Run]:
+        """Every run, oldest first."""
+        folder = self.root / "runs"
+        return [Run(p) for p in sorted(folder.glob("run-*")) if (p / "plan.json").is_file()]
+
+    def last_run(self) -> Run:
+        runs = self.runs()
+        if not runs:
+            raise ConfigError("NO_RUN", self.root, "nothing has run here yet", "understudy run")
+        return runs[-1]
+
+    def run(self, run_id: str | None) -> Run:
+        if run_id is None:
+            return self.last_run()
+        for run in self.runs():
+            if run.id == run_id:
+                return run
+        raise ConfigError("NO_RUN", run_id, "no such run", f"there are {[r.id for r in self.runs()][-5:]}")
+
+    def open_run(self, *, new: bool, control: str | None) -> tuple[Run, Plan, bool]:
+        """The run to carry on, its plan, and whether it is a fresh one."""
+        bound = self.bind()
+        identity = self.identity(bound, control)
+        last = self.runs()[-1] if self.runs() else None
+        if last and not new and last.read("bindings.json").get("identity") == identity:
+            saved = Bound(**last.read("bindings.json")["bound"])
+            plan = lifecycle(self.config, saved, control)
+            if plan.to_json() != last.read("plan.json"):  # another release of understudy: same bindings, newer plan
+                plan.save(last.path / "plan.json")
+            return last, plan, False
+        bound = self.with_champion(bound, control)
+        plan = lifecycle(self.config, bound, control)
+        return self._create(bound, identity, plan, control), plan, True
+
+    def preview(self) -> Plan:
+        """The plan that `run` would carry out now; binds nothing."""
+        bound = self.bind()
+        last = self.runs()[-1] if self.runs() else None
+        saved = last.read("bindings.json") if last else {}
+        if saved.get("identity") == self.identity(bound, None):
+            return lifecycle(self.config, Bound(**saved["bound"]))
+        return lifecycle(self.config, self.with_champion(bound, None))
+
+    def identity(self, bound: Bound, control: str | None) -> str:
+        """What makes a run the same one: resolved configuration, sources, base and control; not the champion."""
+        return digest([self.config.model_dump(mode="json", by_alias=True), bound.sources, bound.base, control])
+
+    def bind(self) -> Bound:
+        """Digests of what lies outside the configuration: source files and base model."""
+        from understudy.data.sources import source_digests
+        from understudy.models.base_files import folder_digest, locate
+
+        cfg = self.config
+        sources = {f"sources:{k}": v for k, v in source_digests(cfg.sources, self.root).items()}
+        if cfg.coverage:
+            sources |= {f"coverage:{k}": v for k, v in source_digests([cfg.coverage], self.root).items()}
+        return Bound(sources=sources, base=folder_digest(locate(cfg.base.path, self.root)))
+
+    def with_champion(self, bound: Bound, control: str | None) -> Bound:
+        """Bind the champion; one that this very plan would produce is replaced by its predecessor."""
+        from understudy.registry import Registry
+
+        champion = Registry(self.root, self.config.register_.name).champion()
+        while champion:
+            address = Path(champion.path).relative_to("store").as_posix()
+            manifest = self.store.root / address / "artifact.json"
+            fingerprint = json.loads(manifest.read_text("utf-8"))["fingerprint"] if manifest.is_file() else ""
+            previous = json.loads(champion.tags.get("bound", "null"))
+            plan = lifecycle(self.config, Bound(bound.sources, bound.base, previous), control)
+            if plan.step("register").fingerprint == fingerprint:
+                return Bound(bound.sources, bound.base, previous)
+            return Bound(
+                bound.sources,
+                bound.base,
+                {"version": champion.version, "address": address, "fingerprint": fingerprint},
+            )
+        return bound
+
+    def _create(self, bound: Bound, identity: str, plan: Plan, control: str | None) -> Run:
+        number = 1 + max((int(r.id.removeprefix("run-")) for r in self.runs()), default=0)
+        run = Run(self.root / "runs" / f"run-{number:04d}")
+        run.path.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.root / FILE, run.path / FILE)
+        run.write(
+            "bindings.json",
+            {"identity": identity, "bound": asdict(bound), "control": control, "at": now(), "understudy": __version__},
+        )
+        plan.save(run.path / "plan.json")
+        return run
+
+    def execute(self, run: Run, plan: Plan, watcher: Watcher) -> list[Outcome]:
+        """Run the plan, register a release that passed, keep the status; the caller holds the lock."""
+        runner = Runner(self.root, self.store, run.journal, watcher)
+        outcomes = runner.run(plan)
+        status = {
+            o.step.name: {"seconds": o.seconds, "state": o.state, "content_digest": o.artifact.content_digest}
+            for o in outcomes
+        }
+        version = None
+        for outcome in outcomes:
+            if isinstance(outcome.artifact, Release) and outcome.step.stage == "register":
+                version = self.publish(outcome.artifact, run)
+        finished = run.read("status.json").get("finished")
+        if not finished or any(o.state != "cached" for o in outcomes):
+            finished = now()
+        run.write("status.json", {"finished": finished, "version": version, "steps": status})
+        return outcomes
+
+    def publish(self, release: Release, run: Run | None = None) -> int | None:
+        """Register a release whose verdict passed; idempotent on its content digest. Returns the version."""
+        if not release.facts.get("passed"):
+            return None
+        from understudy.registry import Registry
+
+        champion = run.read("bindings.json").get("bound", {}).get("champion") if run else None
+        registry = Registry(self.root, str(release.facts["name"]))
+        metrics = json.loads((release.path / "release.json").read_text("utf-8")).get("metrics", {})
+        return registry.register(
+            release.path,
+            release.content_digest,
+            tags={"bound": json.dumps(champion), "run": run.id if run else ""},
+            metrics=metrics,
+        )
+
+
+def require_passed(verdict: dict[str, Any], where: str) -> None:
+    """Raise GateError naming the first rule that failed."""
+    if not verdict["passed"]:
+        failed = [rule for rule in verdict["rules"] if not rule["passed"]]
+        first = failed[0]["text"] if failed else "no rule passed"
+        raise GateError("GATE_FAILED", where, first, "understudy show; the report lists every rule")

@@ -1,0 +1,306 @@
+"""Every stage of the life cycle, declared once: where work meets workflow.
+
+Read top to bottom, this is what happens to a project's data. Each body only hands paths and settings to the room
+that does the work; heavy packages are imported there.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from understudy import config as c
+from understudy.core.artifact import (
+    Answers,
+    Artifact,
+    Base,
+    Checkpoint,
+    Corpus,
+    Dataset,
+    HeldSet,
+    Packed,
+    Release,
+    Report,
+    Scores,
+    Verdict,
+)
+from understudy.core.context import current
+from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl, read_records
+from understudy.core.stage import Needs, stage
+
+MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
+
+
+@stage(revision=1)
+def collect(cfg: c.CollectConfig, out: Path) -> Corpus:
+    """Read every source into one schema; bad rows are quarantined with file, line and reason."""
+    from understudy.data.sources import collect as work
+
+    return Corpus(out, ledger=work(cfg, current().project, out))
+
+
+@stage(revision=1)
+def clean(cfg: c.CleanConfig, corpus: Corpus, out: Path) -> Corpus:
+    """Normalise text and drop rows outside the limits, each with a reason."""
+    from understudy.data.clean import clean as work
+
+    return Corpus(out, ledger=work(cfg, corpus.path / "rows.jsonl", out))
+
+
+@stage(revision=1)
+def dedupe(cfg: c.DedupeConfig, corpus: Corpus, out: Path) -> Corpus:
+    """Keep the first of every set of equal rows."""
+    from understudy.data.dedupe import dedupe as work
+
+    return Corpus(out, ledger=work(cfg, corpus.path / "rows.jsonl", out))
+
+
+@stage(revision=1)
+def split(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> Dataset:
+    """Divide by group into train, validation, seed and dev; held rows are left out."""
+    from understudy.data.split import split as work
+
+    return Dataset(out, ledger=work(cfg, corpus.path / "rows.jsonl", _rows(coverage), out))
+
+
+@stage(revision=1)
+def hold(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> HeldSet:
+    """Set the held coverage pairs aside; without a coverage set, the test split takes their place."""
+    from understudy.data.split import hold as work
+
+    return HeldSet(out, ledger=work(cfg, corpus.path / "rows.jsonl", _rows(coverage), out))
+
+
+@stage(revision=1, needs=Needs(retries=1))
+def synthesize(
+    cfg: c.SynthesizeStep, data: Dataset, previous: list[Dataset], dev: Scores | None, out: Path
+) -> Dataset:
+    """Have the teacher write more examples from the seed pairs and training documents, for what dev failed on."""
+    from understudy.data import synthesize as work
+    from understudy.models.connect import connect
+
+    seeds = read_examples(data.path / "seed.jsonl")
+    documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
+    earlier = [e for d in previous for e in read_examples(d.path / "train.jsonl")]
+    rows = _greedy_rows(dev) if dev else None
+    with connect(cfg.teacher, role="teacher", cache=_cache(), knowledge=seeds) as teacher:
+        ledger = work.synthesize(
+            cfg,
+            teacher,
+            seeds=seeds,
+            documents=documents,
+            quota=work.quota(cfg, seeds, rows, metric=cfg.metric),
+            earlier=earlier,
+            out=out,
+        )
+        measured = {"calls": teacher.calls}
+    return Dataset(out, ledger=ledger, facts={"round": cfg.round}, measured=measured)
+
+
+@stage(revision=1)
+def sabotage(cfg: c.ControlStep, data: Dataset, extra: list[Dataset], out: Path) -> Dataset:
+    """Negative control: break the training data on purpose."""
+    from understudy.data.controls import sabotage as work
+
+    return Dataset(out, ledger=work(cfg.control, _training(data, extra), out))
+
+
+@stage(revision=1)
+def base(cfg: c.BaseConfig, out: Path) -> Base:
+    """Take in the base model's files."""
+    from understudy.models.base_files import take_in
+
+    return Base(out, facts=take_in(cfg, current().project, out / "model"))
+
+
+@stage(revision=1, libraries=("transformers", "tokenizers"))
+def pack(cfg: c.PackConfig, base: Base, data: Dataset, extra: list[Dataset], out: Path) -> Packed:
+    """Put examples through the chat template into packed rows with a loss mask."""
+    from understudy.data.pack import pack as work
+
+    validation = data.path / "validation.jsonl"
+    ledger = work(cfg, base.path / "model", _training(data, extra), validation if validation.is_file() else None, out)
+    return Packed(out, ledger=ledger, facts=json.loads((out / "pack.json").read_text("utf-8")))
+
+
+@stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=(*MODEL_LIBRARIES, "peft"))
+def train(cfg: c.TrainConfig, data: Packed, base: Base, out: Path) -> Checkpoint:
+    """Fine-tune the base on packed rows; writes merged weights, adapter, tokenizer and template."""
+    from understudy.train.sft import train as work
+
+    context = current()
+    facts = work(cfg, data.path, base.path / "model", out, scratch=context.scratch, progress=context.progress)
+    return Checkpoint(out, facts=facts)
+
+
+@stage(revision=1)
+def select(cfg: c.SelectStep, checkpoints: list[Checkpoint], scores: list[Scores], out: Path) -> Checkpoint:
+    """The candidate: the round whose model scored best on dev; the earliest of equals."""
+    from understudy.evals.score import load_summary
+    from understudy.models.base_files import copy_tree
+
+    values = [load_summary(s.path)["greedy"][cfg.metric]["value"] for s in scores]
+    best = max(range(len(values)), key=lambda i: (values[i], -i))
+    copy_tree(checkpoints[best].path, out)
+    return Checkpoint(out, facts={"chosen": checkpoints[best].name, "dev": dict(zip(_names(scores), values, strict=True))})
+
+
+@stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
+def answer(cfg: c.AnswerStep, model: Base | Checkpoint, data: Dataset, out: Path) -> Answers:
+    """A model's answers to the dev prompts; the base also answers with few-shot prompts."""
+    return _answer(cfg, model, data, read_examples(data.path / "dev.jsonl"), out)
+
+
+@stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
+def answer_held(
+    cfg: c.AnswerStep, model: Base | Checkpoint | Release, data: Dataset, held: HeldSet, choice: Scores | None, out: Path
+) -> Answers:
+    """A model's answers to the held prompts; `choice` are the dev scores that pick the few-shot setting."""
+    from understudy.evals.score import best_setting
+
+    if choice:
+        k = int(best_setting(choice.path, cfg.metric, prefix="k=").removeprefix("k="))
+        cfg = cfg.model_copy(update={"shots": [k]})
+    return _answer(cfg, model, data, read_examples(held.path / "held.jsonl"), out)
+
+
+@stage(revision=1, needs=Needs(retries=1))
+def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answers:
+    """The rented model's own answers to the held prompts, for its column in the report."""
+    from understudy.evals.answer import answer as work
+    from understudy.models.connect import connect
+
+    seeds = read_examples(data.path / "seed.jsonl")
+    prompts = read_examples(held.path / "held.jsonl")
+    with connect(cfg.service, role="service", cache=_cache(), knowledge=seeds) as service:
+        ledger = work(cfg, service, prompts, out, name="service", prompt_set="held", progress=current().progress)
+        return _answers(out, ledger, service.identity)
+
+
+@stage(revision=1, needs=Needs(retries=1))
+def score(cfg: c.ScoreStep, answers: Answers, data: Dataset, out: Path) -> Scores:
+    """Grade the answers to the dev prompts."""
+    return _score(cfg, answers, read_examples(data.path / "dev.jsonl"), out)
+
+
+@stage(revision=1, needs=Needs(retries=1))
+def score_held(cfg: c.ScoreStep, answers: Answers, held: HeldSet, out: Path) -> Scores:
+    """Grade the answers to the held prompts, once."""
+    return _score(cfg, answers, read_examples(held.path / "held.jsonl"), out)
+
+
+@stage(revision=1)
+def gate(
+    cfg: c.GateStep,
+    candidate: Scores,
+    base: Scores,
+    few_shot: Scores | None,
+    champion: Scores | None,
+    service: Scores | None,
+    out: Path,
+) -> Verdict:
+    """Decide on held scores: the bar, and the paired comparisons with every baseline."""
+    from understudy.evals.gate import decide
+    from understudy.evals.score import load_summary
+
+    given = {"base": base, "few_shot": few_shot, "candidate": candidate, "champion": champion, "service": service}
+    held = {who: (s.path, next(iter(load_summary(s.path)))) for who, s in given.items() if s}
+    verdict = decide(cfg, held, out, champion=champion is not None, control=cfg.control)
+    return Verdict(out, facts={"passed": verdict["passed"]})
+
+
+@stage(revision=1)
+def register(cfg: c.RegisterStep, verdict: Verdict, checkpoint: Checkpoint, base: Base, data: Dataset, out: Path) -> Release:
+    """Package the candidate with its model card; register it as the champion when the verdict allows it."""
+    from understudy.evals.release import write_release
+
+    decided = json.loads((verdict.path / "verdict.json").read_text("utf-8"))
+    write_release(
+        out,
+        checkpoint=checkpoint.path,
+        verdict=decided,
+        card={
+            "name": cfg.name,
+            "teacher": cfg.teacher.model_dump(mode="json") if cfg.teacher else None,
+            "judge": cfg.judge.model_dump(mode="json") if cfg.judge else None,
+            "licences": cfg.licences,
+            "decoding": cfg.decoding.model_dump(mode="json"),
+            "base": base.facts,
+            "training": checkpoint.facts,
+            "data": _ledger(data),
+        },
+    )
+    return Release(out, facts={"passed": bool(decided["passed"]) and not cfg.control, "name": cfg.name})
+
+
+@stage(revision=1)
+def report(cfg: c.ReportStep, artifacts: list[Artifact], held: HeldSet, out: Path) -> Report:
+    """One self-contained HTML page, from stored artifacts only."""
+    from understudy.evals.report import render
+    from understudy.summary import report_data
+
+    render(out, report_data(cfg, artifacts, read_examples(held.path / "held.jsonl")))
+    return Report(out, measured_files=("report.html",))
+
+
+def _rows(corpus: Corpus | None) -> Path | None:
+    return corpus.path / "rows.jsonl" if corpus else None
+
+
+def _names(artifacts: list[Scores]) -> list[str]:
+    return [a.name for a in artifacts]
+
+
+def _cache() -> Path | None:
+    cache = current().cache
+    return cache / "calls" if cache else None
+
+
+def _training(data: Dataset, extra: list[Dataset]) -> list[Path]:
+    """Training files in order: collected examples, coverage seeds, then each round's synthetic rows."""
+    files = [data.path / "train.jsonl", data.path / "seed.jsonl", *(e.path / "train.jsonl" for e in extra)]
+    return [f for f in files if f.is_file()]
+
+
+def _greedy_rows(scores: Scores) -> list[dict[str, object]]:
+    return [row for row in read_jsonl(scores.path / "scores.jsonl") if row["setting"] == "greedy"]
+
+
+def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Example], out: Path) -> Answers:
+    from understudy.evals.answer import answer as work
+    from understudy.evals.answer import choose_shots
+    from understudy.models.local import LocalModel
+
+    seeds_file = data.path / "seed.jsonl"
+    seeds = read_examples(seeds_file) if cfg.shots and seeds_file.is_file() else []
+    shots = {k: choose_shots(seeds, k, cfg.seed) for k in cfg.shots if k <= len(seeds)}
+    local = LocalModel(model.path / "model", batch_size=cfg.batch_size)
+    ledger = work(
+        cfg, local, prompts, out, name=cfg.who, prompt_set="prompts", shots=shots or None, progress=current().progress
+    )
+    return _answers(out, ledger, local.identity)
+
+
+def _answers(out: Path, ledger: Ledger, identity: dict[str, str]) -> Answers:
+    return Answers(out, ledger=ledger, facts={"model": identity})
+
+
+def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Path) -> Scores:
+    from understudy.evals.score import load_summary
+    from understudy.evals.score import score as work
+    from understudy.models.connect import connect
+
+    if cfg.judge:
+        with connect(cfg.judge, role="judge", cache=_cache()) as judge:
+            ledger = work(cfg, answers.path, examples, out, judge_model=judge, progress=current().progress)
+    else:
+        ledger = work(cfg, answers.path, examples, out, progress=current().progress)
+    summary = load_summary(out)
+    first = summary.get("greedy") or next(iter(summary.values()))
+    low = first[cfg.metric]["low"] if cfg.metric in first else 0.0
+    return Scores(out, ledger=ledger, facts={"target_met": low >= cfg.target})
+
+
+def _ledger(data: Dataset) -> dict[str, object]:
+    ledger = data.ledger or Ledger()
+    return {"rows_in": ledger.rows_in, "rows_out": ledger.rows_out, "rejected": ledger.rejected}

@@ -1,0 +1,225 @@
+"""The result of a run as one structure: what `understudy show --json` prints and the report draws.
+
+Read from stored artifacts only. `Summary` is the published schema (`understudy schema show`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from understudy.config import ReportStep
+from understudy.core.artifact import Artifact
+from understudy.core.records import Example, read_jsonl
+
+if TYPE_CHECKING:
+    from understudy.evals.report import ReportData
+    from understudy.project import Project, Run
+
+
+class IntervalRow(BaseModel):
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class StageRow(BaseModel):
+    name: str
+    seconds: float
+    cached: bool
+    rows_in: int | None
+    rows_out: int | None
+    rejected: dict[str, int]
+    notes: dict[str, int] = {}
+
+
+class RoundRow(BaseModel):
+    round: int
+    arm: str
+    """`targeted` or `untargeted`; the untargeted last round is trained for comparison only."""
+    rows: int
+    """Examples that the round trained on, all earlier rounds' included."""
+    skipped: bool = False
+    dev: dict[str, IntervalRow]
+
+
+class RuleRow(BaseModel):
+    name: str
+    passed: bool
+    text: str
+
+
+class VerdictRow(BaseModel):
+    passed: bool
+    rules: list[RuleRow]
+
+
+class Summary(BaseModel):
+    """One run."""
+
+    schema_version: int = 1
+    project: str
+    run: str
+    finished: str | None
+    control: str | None = None
+    simulated: list[str]
+    """Roles that the simulated service played; every number of theirs is simulated."""
+    stages: list[StageRow]
+    rounds: list[RoundRow]
+    held: dict[str, dict[str, IntervalRow]]
+    differences: dict[str, dict[str, IntervalRow]]
+    verdict: VerdictRow | None
+    version: int | None
+    report: str | None
+
+
+def stage_rows(artifacts: Sequence[Artifact], states: dict[str, dict[str, Any]] | None = None) -> list[StageRow]:
+    """One row a step; `states` says which steps ran in this run."""
+    rows = []
+    for a in artifacts:
+        ledger = a.ledger
+        rows.append(
+            StageRow(
+                name=a.name,
+                seconds=float(a.measured.get("seconds", 0.0)),
+                cached=(states or {}).get(a.name, {}).get("state", "cached") != "ran",
+                rows_in=ledger.rows_in if ledger else None,
+                rows_out=ledger.rows_out if ledger else None,
+                rejected=ledger.rejected if ledger else {},
+                notes=ledger.notes if ledger else {},
+            )
+        )
+    return rows
+
+
+def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
+    """The rounds in order, the untargeted arm last."""
+    by_name = {a.name: a for a in artifacts}
+    rows = []
+    for name, packed in by_name.items():
+        arm = name.removeprefix("pack-")
+        if packed.kind != "Packed" or arm == name:
+            continue
+        scores = by_name.get(f"score-dev-{arm}")
+        trained = by_name.get(f"train-{arm}")
+        dev = summary_of(scores)["greedy"] if scores else {}
+        rows.append(
+            RoundRow(
+                round=int(scores.manifest["config"]["round"]) if scores else 1,
+                arm="untargeted" if arm == "untargeted" else "targeted",
+                rows=int(packed.facts["examples"]),
+                skipped=bool(trained and trained.manifest.get("alias_of")),
+                dev={k: IntervalRow(**v) for k, v in dev.items() if k != "by_category"},
+            )
+        )
+    return sorted(rows, key=lambda r: (r.arm == "untargeted", r.round))
+
+
+def summary_of(scores: Artifact) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((scores.path / "summary.json").read_text("utf-8"))
+    return value
+
+
+def verdict_of(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """The gate's whole verdict; empty when the gate has not run."""
+    for a in artifacts:
+        if a.kind == "Verdict":
+            value: dict[str, Any] = json.loads((a.path / "verdict.json").read_text("utf-8"))
+            return value
+    return {}
+
+
+def summarise(project: Project, run: Run) -> Summary:
+    """The run's summary from its plan, store and status; steps that have not run yet are left out."""
+    plan = run.plan()
+    found = [project.store.find(s.name, s.fingerprint) for s in plan.steps if s.stage != "adopt"]
+    artifacts = [a for a in found if a]
+    status = run.read("status.json")
+    verdict = verdict_of(artifacts)
+    reports = [a.path / "report.html" for a in artifacts if a.kind == "Report"]
+    reported = [s for s in plan.steps if s.stage == "report"]
+    return Summary(
+        project=plan.name,
+        run=run.id,
+        finished=status.get("finished"),
+        control=run.read("bindings.json").get("control"),
+        simulated=reported[0].config["simulated"] if reported else [],
+        stages=stage_rows(artifacts, status.get("steps")),
+        rounds=round_rows(artifacts),
+        held=verdict.get("held", {}),
+        differences=verdict.get("differences", {}),
+        verdict=VerdictRow(**{k: verdict[k] for k in ("passed", "rules")}) if verdict else None,
+        version=status.get("version"),
+        report=str(reports[0]) if reports else None,
+    )
+
+
+def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[Example]) -> ReportData:
+    """What the report draws, from artifacts alone."""
+    from understudy.evals.report import ReportData
+
+    verdict = verdict_of(artifacts)
+    answers = {a.name.removeprefix("answer-held-"): a for a in artifacts if a.name.startswith("answer-held-")}
+    scores = {a.name.removeprefix("score-held-"): a for a in artifacts if a.name.startswith("score-held-")}
+    items = [_item(e, answers, scores) for e in held] if held else []
+    _fill(items, answers, scores)
+    return ReportData(
+        project=cfg.project,
+        metric=cfg.metric,
+        verdict=verdict,
+        rounds=[r.model_dump() for r in round_rows(artifacts)],
+        items=items,
+        stages=[r.model_dump() for r in stage_rows(artifacts)],
+        versions=_versions(artifacts),
+        thresholds={"similarity": cfg.similarity, "precision": cfg.precision, "bar": cfg.bar},
+        simulated=cfg.simulated,
+        licences=cfg.licences,
+        control=cfg.control,
+    )
+
+
+def _item(example: Example, answers: dict[str, Artifact], scores: dict[str, Artifact]) -> dict[str, Any]:
+    prompt = example.prompt[-1]["content"] if example.prompt else ""
+    return {
+        "id": example.id,
+        "category": example.meta.get("category"),
+        "group": example.meta.get("group"),
+        "context": example.meta.get("context"),
+        "question": example.meta.get("question") or prompt,
+        "reference": example.answer,
+        "answers": {},
+    }
+
+
+def _fill(items: list[dict[str, Any]], answers: dict[str, Artifact], scores: dict[str, Artifact]) -> None:
+    """Add each model's first answer and its scores to the items."""
+    by_id = {item["id"]: item for item in items}
+    for who, artifact in answers.items():
+        for row in _first_samples(artifact.path / "answers.jsonl"):
+            if row["id"] in by_id:
+                by_id[row["id"]]["answers"][who] = {"text": row["text"], "values": {}, "reasons": {}}
+    for who, artifact in scores.items():
+        for row in _first_samples(artifact.path / "scores.jsonl"):
+            answer = by_id.get(row["id"], {}).get("answers", {}).get(who)
+            if answer is not None:
+                answer["values"], answer["reasons"] = row["values"], row.get("reasons", {})
+
+
+def _first_samples(path: Path) -> list[dict[str, Any]]:
+    return [row for row in read_jsonl(path) if row.get("sample", 0) == 0]
+
+
+def _versions(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    import platform
+
+    from understudy import __version__
+
+    found: dict[str, str] = {}
+    for a in artifacts:
+        found |= a.manifest.get("libraries", {})
+    return {"understudy": __version__, "python": platform.python_version(), **dict(sorted(found.items()))}
