@@ -220,7 +220,7 @@ def serve(
 ) -> None:
     """Answer OpenAI chat completions from the champion."""
     from understudy.registry import Registry
-    from understudy.serve.api import serve as start
+    from understudy.serve.server import serve as start
 
     project = _project()
     cfg = project.config
@@ -229,11 +229,11 @@ def serve(
         raise ConfigError("NO_CHAMPION", cfg.register_.name, "no version is registered", "understudy run")
     start(
         project.root / champion.path,
-        host=host or cfg.serve.host,
-        port=cfg.serve.port if port is None else port,
-        name=cfg.register_.name,
-        version=champion.version,
+        host or cfg.serve.host,
+        cfg.serve.port if port is None else port,
+        served_by=f"understudy v{champion.version}",
         max_body_bytes=cfg.serve.max_body_bytes,
+        announce=lambda line: typer.echo(line, err=True),
     )
 
 
@@ -246,7 +246,7 @@ def simulate(
     """Run the simulated service LLM: teacher, judge and chat over the OpenAI protocol."""
     from understudy.models.simulated import run_forever
 
-    run_forever(knowledge, host=host, port=port, announce=lambda line: typer.echo(line, err=True))
+    run_forever(knowledge, host, port, on_ready=lambda url: typer.echo(f"simulated service LLM at {url}", err=True))
 
 
 def _take_directory(args: list[str]) -> list[str]:

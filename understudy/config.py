@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 VERSION = 1
 """Schema version of `understudy.yaml` that this release reads."""
@@ -82,13 +83,17 @@ class SourceConfig(Strict):
     @model_validator(mode="after")
     def _complete(self) -> SourceConfig:
         if self.kind == "files" and not self.path:
-            raise ValueError("a source of kind files needs `path`")
+            raise PydanticCustomError("cfg_missing", "a source of kind files needs `path`")
         if self.kind == "sql" and (not self.url or bool(self.query) == bool(self.query_file)):
-            raise ValueError("a source of kind sql needs `url` and one of `query` and `query_file`")
+            raise PydanticCustomError(
+                "cfg_missing", "a source of kind sql needs `url` and one of `query` and `query_file`"
+            )
         return self
 
 
 class CollectConfig(Strict):
+    """Reads the sources into records; bad rows are quarantined with a reason."""
+
     sources: list[SourceConfig] = Field(default=[], max_length=100)
     digests: dict[str, str] = {}
     """Bound by the run: a digest per source, so that identity follows the content."""
@@ -98,12 +103,16 @@ class CleanConfig(Strict):
     """Text is normalised (NFC, control characters, line ends); rows outside the limits are dropped with a reason."""
 
     min_chars: Count = 1
+    """Shorter texts are dropped."""
     max_chars: Positive = 200_000
+    """Longer texts are dropped."""
     strip_markup: bool = True
     """Remove HTML tags and entities."""
 
 
 class DedupeConfig(Strict):
+    """Exact duplicates are dropped."""
+
     normalise: bool = True
     """Compare after case folding and white-space folding."""
 
@@ -112,17 +121,23 @@ class SplitConfig(Strict):
     """How documents and coverage pairs are divided. A group never straddles splits."""
 
     validation: Rate = 0.1
+    """Share of the documents for early stopping and decoding choice."""
     test: Rate = 0.1
+    """Share of the documents scored once, at the end."""
     seed_pairs: Count = 60
     """Coverage pairs shown to the teacher."""
     dev_pairs: Count = 60
     """Coverage pairs that steer rounds; all others are held."""
     seed: Count = 0
+    """Seed of the division."""
 
     @model_validator(mode="after")
     def _sum(self) -> SplitConfig:
         if self.validation + self.test >= 1.0:
-            raise ValueError(f"validation + test is {self.validation + self.test:g}; it must stay under 1")
+            total = f"{self.validation + self.test:g}"
+            raise PydanticCustomError(
+                "cfg_range", "validation + test is {total}, wanted a sum under 1", {"total": total}
+            )
         return self
 
 
@@ -138,11 +153,15 @@ class ServiceConfig(Strict):
     api_key: str | None = None
     """Only by reference: `${env:NAME}`."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    """Requests in flight at once."""
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     """Deadline of one request, retries included."""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    """Tries of one request."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 is greedy."""
     max_tokens: Positive = 2048
+    """Longest reply, in tokens."""
     wrong_rate: Rate = 0.0
     """Simulated service only: share of synthetic answers that state another fact of the same document (a negative
     control)."""
@@ -151,9 +170,12 @@ class ServiceConfig(Strict):
 
 
 class SynthesizeConfig(Strict):
+    """How many examples the teacher writes, and how."""
+
     rows: Positive = 240
     """Rows asked for in each round."""
     rows_per_call: Annotated[int, Field(ge=1, le=50)] = 4
+    """Rows asked for in each request."""
     seeds_per_call: Annotated[int, Field(ge=1, le=20)] = 4
     """Seed pairs shown in each request."""
     targeted: bool = True
@@ -161,9 +183,12 @@ class SynthesizeConfig(Strict):
     min_yield: Rate = 0.3
     """Stop when fewer than this share of the first asked rows survive the filters."""
     seed: Count = 0
+    """Seed of the order in which seeds and documents are shown."""
 
 
 class BaseConfig(Strict):
+    """The model that is fine-tuned."""
+
     path: str = "tiny"
     """`tiny` (the shipped fixture) or a folder with a transformers model, relative to the project."""
     digest: str = ""
@@ -171,15 +196,23 @@ class BaseConfig(Strict):
 
 
 class PackConfig(Strict):
+    """Examples are packed into rows of one length."""
+
     seq_len_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 1024
+    """Length of a packed row, in tokens."""
     max_truncated: Rate = 0.5
     """A larger share of truncated rows stops the run."""
 
 
 class TrainConfig(Strict):
+    """Fine-tuning of the base."""
+
     method: Literal["lora", "full"] = "lora"
+    """`lora` trains adapters; `full` trains every weight."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-3
+    """Peak learning rate."""
     epochs: Annotated[float, Field(ge=0, le=1000)] = 4.0
+    """Passes over the packed rows."""
     max_steps: Count | None = None
     """Optimizer steps; overrides `epochs` (0 leaves the model untrained)."""
     rows_per_step: Annotated[int, Field(ge=1, le=4096)] = 2
@@ -187,28 +220,43 @@ class TrainConfig(Strict):
     warmup: Rate = 0.05
     """Share of the steps with a rising learning rate; then cosine to a tenth."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Decoupled weight decay of AdamW."""
     clip_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Largest gradient norm; longer gradients are scaled down to it."""
     lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the LoRA adapters."""
     lora_alpha: Annotated[float, Field(gt=0, le=10_000)] = 32.0
+    """LoRA scale: adapters are multiplied by lora_alpha / lora_rank."""
     lora_dropout: Rate = 0.0
+    """Dropout before the LoRA adapters."""
     save_every_steps: Positive = 100
     """A crash loses at most this many optimizer steps."""
     seed: Count = 0
+    """Seed of initial adapters, order and dropout."""
 
 
 class AnswerConfig(Strict):
+    """How models answer prompt sets."""
+
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Longest answer, in tokens."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Prompts answered at once."""
     shots: list[Annotated[int, Field(ge=1, le=64)]] = [1, 2, 4, 8]
     """Few-shot baselines tried on dev; the best one goes to held."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     """0 is greedy; above it, `samples` answers are drawn per prompt."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: the likeliest tokens with this total probability are drawn from."""
     samples: Annotated[int, Field(ge=1, le=100)] = 1
+    """Answers drawn per prompt when `temperature` is above 0."""
     seed: Count = 0
+    """Seed of sampling."""
 
 
 class ScoreConfig(Strict):
+    """Which scores are taken, and the thresholds of a covered answer."""
+
     scorers: list[str] = ["exact", "f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_facts"]
     """Reference scorers by name; judge scorers join when `judge` is set."""
     similarity: Grade = 70
@@ -216,10 +264,14 @@ class ScoreConfig(Strict):
     precision: Grade = 70
     """A covered answer has at least this judge grade for precision."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of the intervals."""
 
 
 class LoopConfig(Strict):
+    """Rounds of synthesis and training."""
+
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
+    """Rounds; each trains from the base on the union of all rows so far."""
     target: Rate = 1.0
     """Rounds after the lower bound of dev coverage reaches this are skipped."""
     compare_untargeted: bool = True
@@ -227,6 +279,8 @@ class LoopConfig(Strict):
 
 
 class GateConfig(Strict):
+    """Rules of the verdict."""
+
     metric: str = "coverage"
     """Metric of the bar and of the comparisons; without a judge `exact_facts`, `exact` or `loss` fits."""
     bar: Rate | None = 0.60
@@ -234,17 +288,25 @@ class GateConfig(Strict):
     must_beat: list[Literal["base", "few_shot", "champion"]] = ["base", "few_shot", "champion"]
     """Baselines that the candidate must beat: the paired interval of the difference lies above zero."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of the intervals that decide."""
 
 
 class RegisterConfig(Strict):
+    """The registry entry of a passed release."""
+
     name: Name = "understudy"
     """Name of the model in the registry."""
 
 
 class ServeConfig(Strict):
+    """The OpenAI-compatible endpoint."""
+
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes a free one."""
     max_body_bytes: Positive = 1_000_000
+    """Larger requests are refused unread."""
 
 
 class Config(Strict):
@@ -257,7 +319,9 @@ class Config(Strict):
     size: Literal["toy", "small", "full"] = "toy"
     """One dial that derives training, packing and synthesis sizes; any value below overrides it."""
     seed: Count = 0
+    """Seed of the project."""
     sources: list[SourceConfig] = Field(min_length=1, max_length=100)
+    """Where the rows come from."""
     coverage: SourceConfig | None = None
     """The coverage set: (prompt, answer) pairs that you are happy with."""
     clean: CleanConfig = CleanConfig()
@@ -283,9 +347,11 @@ class Config(Strict):
     @model_validator(mode="after")
     def _teacher_needs_coverage(self) -> Config:
         if self.teacher and not self.coverage:
-            raise ValueError("`teacher` needs a `coverage` set to write from")
+            raise PydanticCustomError(
+                "cfg_missing", "`teacher` needs a `coverage` set to write from", {"key": "teacher"}
+            )
         if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
-            raise ValueError("`loop.rounds` above 1 needs a `teacher`")
+            raise PydanticCustomError("cfg_missing", "`loop.rounds` above 1 needs a `teacher`", {"key": "loop rounds"})
         return self
 
 

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from understudy.core.lease import hold
 from understudy.core.plan import Plan
 from understudy.core.records import digest
 from understudy.core.runner import Outcome, Runner, Watcher
-from understudy.errors import ConfigError, GateError
+from understudy.errors import ConfigError, GateError, IntegrityError
 from understudy.pipelines import Bound, lifecycle
 
 FILE = "understudy.yaml"
@@ -142,20 +142,28 @@ class Project:
         from understudy.registry import Registry
 
         champion = Registry(self.root, self.config.register_.name).champion()
-        while champion:
-            address = Path(champion.path).relative_to("store").as_posix()
-            manifest = self.store.root / address / "artifact.json"
-            fingerprint = json.loads(manifest.read_text("utf-8"))["fingerprint"] if manifest.is_file() else ""
-            previous = json.loads(champion.tags.get("bound", "null"))
-            plan = lifecycle(self.config, Bound(bound.sources, bound.base, previous), control)
-            if plan.step("register").fingerprint == fingerprint:
-                return Bound(bound.sources, bound.base, previous)
-            return Bound(
-                bound.sources,
-                bound.base,
-                {"version": champion.version, "address": address, "fingerprint": fingerprint},
+        if champion is None:
+            return bound
+        address = Path(champion.path).relative_to("store").as_posix()
+        manifest = self.store.root / address / "artifact.json"
+        if not manifest.is_file():
+            raise IntegrityError(
+                "CHAMPION_GONE", champion.path, "the champion's release is not in the store", "restore it, or roll back"
             )
-        return bound
+        fingerprint = json.loads(manifest.read_text("utf-8"))["fingerprint"]
+        before = replace(bound, champion=self._bound_by(fingerprint))
+        if lifecycle(self.config, before, control).step("register").fingerprint == fingerprint:
+            return before
+        return replace(bound, champion={"version": champion.version, "address": address, "fingerprint": fingerprint})
+
+    def _bound_by(self, release: str) -> dict[str, Any] | None:
+        """The champion that the run which made `release` was bound to."""
+        for run in self.runs():
+            steps = run.read("plan.json")["steps"]
+            if any(s["stage"] == "register" and s["fingerprint"] == release for s in steps):
+                found: dict[str, Any] | None = run.read("bindings.json")["bound"]["champion"]
+                return found
+        return None
 
     def _create(self, bound: Bound, identity: str, plan: Plan, control: str | None) -> Run:
         number = 1 + max((int(r.id.removeprefix("run-")) for r in self.runs()), default=0)
@@ -193,15 +201,11 @@ class Project:
             return None
         from understudy.registry import Registry
 
-        champion = run.read("bindings.json").get("bound", {}).get("champion") if run else None
         registry = Registry(self.root, str(release.facts["name"]))
-        metrics = json.loads((release.path / "release.json").read_text("utf-8")).get("metrics", {})
-        return registry.register(
-            release.path,
-            release.content_digest,
-            tags={"bound": json.dumps(champion), "run": run.id if run else ""},
-            metrics=metrics,
-        )
+        held = json.loads((release.path / "release.json").read_text("utf-8")).get("held", {})
+        metrics = {f"{m}_{k}": float(v[k]) for m, v in held.get("candidate", {}).items() for k in ("value", "low", "high")}
+        tags = {"run": run.id if run else ""}
+        return registry.register(release.path, release.content_digest, tags=tags, metrics=metrics)
 
 
 def require_passed(verdict: dict[str, Any], where: str) -> None:

@@ -7,6 +7,8 @@ that does the work; heavy packages are imported there.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from understudy import config as c
@@ -81,20 +83,22 @@ def synthesize(
 
     seeds = read_examples(data.path / "seed.jsonl")
     documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
-    earlier = [e for d in previous for e in read_examples(d.path / "train.jsonl")]
-    rows = _greedy_rows(dev) if dev else None
+    counts = Counter(str(e.meta.get("category", "")) for e in seeds)
+    earlier = {work.prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
     with connect(cfg.teacher, role="teacher", cache=_cache(), knowledge=seeds) as teacher:
         ledger = work.synthesize(
             cfg,
             teacher,
             seeds=seeds,
             documents=documents,
-            quota=work.quota(cfg, seeds, rows, metric=cfg.metric),
+            quota=work.quota(cfg, counts, _greedy_rows(dev) if dev else None, cfg.metric, cfg.targeted),
+            round=cfg.round,
             earlier=earlier,
             out=out,
+            progress=current().progress,
         )
-        measured = {"calls": teacher.calls}
-    return Dataset(out, ledger=ledger, facts={"round": cfg.round}, measured=measured)
+        current().measured["calls"] = dict(teacher.calls)
+    return Dataset(out, ledger=ledger, facts={"round": cfg.round})
 
 
 @stage(revision=1)
@@ -148,7 +152,7 @@ def select(cfg: c.SelectStep, checkpoints: list[Checkpoint], scores: list[Scores
 @stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
 def answer(cfg: c.AnswerStep, model: Base | Checkpoint, data: Dataset, out: Path) -> Answers:
     """A model's answers to the dev prompts; the base also answers with few-shot prompts."""
-    return _answer(cfg, model, data, read_examples(data.path / "dev.jsonl"), out)
+    return _answer(cfg, model, data, "dev", read_examples(data.path / "dev.jsonl"), out)
 
 
 @stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
@@ -161,7 +165,7 @@ def answer_held(
     if choice:
         k = int(best_setting(choice.path, cfg.metric, prefix="k=").removeprefix("k="))
         cfg = cfg.model_copy(update={"shots": [k]})
-    return _answer(cfg, model, data, read_examples(held.path / "held.jsonl"), out)
+    return _answer(cfg, model, data, "held", read_examples(held.path / "held.jsonl"), out)
 
 
 @stage(revision=1, needs=Needs(retries=1))
@@ -173,7 +177,7 @@ def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answ
     seeds = read_examples(data.path / "seed.jsonl")
     prompts = read_examples(held.path / "held.jsonl")
     with connect(cfg.service, role="service", cache=_cache(), knowledge=seeds) as service:
-        ledger = work(cfg, service, prompts, out, name="service", prompt_set="held", progress=current().progress)
+        ledger = work(cfg, service, prompts, out, name="service", prompt_set="held", progress=_count())
         return _answers(out, ledger, service.identity)
 
 
@@ -266,7 +270,12 @@ def _greedy_rows(scores: Scores) -> list[dict[str, object]]:
     return [row for row in read_jsonl(scores.path / "scores.jsonl") if row["setting"] == "greedy"]
 
 
-def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Example], out: Path) -> Answers:
+def _count() -> Callable[[int, int], None]:
+    progress = current().progress
+    return lambda done, total: progress(done, total, {})
+
+
+def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompt_set: str, prompts: list[Example], out: Path) -> Answers:
     from understudy.evals.answer import answer as work
     from understudy.evals.answer import choose_shots
     from understudy.models.local import LocalModel
@@ -276,7 +285,7 @@ def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Exa
     shots = {k: choose_shots(seeds, k, cfg.seed) for k in cfg.shots if k <= len(seeds)}
     local = LocalModel(model.path / "model", batch_size=cfg.batch_size)
     ledger = work(
-        cfg, local, prompts, out, name=cfg.who, prompt_set="prompts", shots=shots or None, progress=current().progress
+        cfg, local, prompts, out, name=cfg.who, prompt_set=prompt_set, shots=shots or None, progress=_count()
     )
     return _answers(out, ledger, local.identity)
 

@@ -112,7 +112,7 @@ def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
             RoundRow(
                 round=int(scores.manifest["config"]["round"]) if scores else 1,
                 arm="untargeted" if arm == "untargeted" else "targeted",
-                rows=int(packed.facts["examples"]),
+                rows=int(packed.facts["train"]["examples"]),
                 skipped=bool(trained and trained.manifest.get("alias_of")),
                 dev={k: IntervalRow(**v) for k, v in dev.items() if k != "by_category"},
             )

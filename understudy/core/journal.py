@@ -37,7 +37,7 @@ class Journal:
         """Keep at most one progress event a second, and the last one."""
         if done >= total or time.monotonic() - self._last_progress >= 1.0:
             self._last_progress = time.monotonic()
-            self.write("progress", done=done, total=total, **values)
+            self.write("progress", done=done, total=total, values=values)
 
 
 def events(folder: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,100 @@
+# `make` lists the targets. Every target installs what it needs first, into .venv.
+#
+# torch: a CPU build is a tenth of the CUDA build that PyPI serves to Linux, and this project needs no more. It is taken
+#   - from the folder that pip's find-links name (PIP_FIND_LINKS, or pip's own configuration), when there is one;
+#   - else from the index in PIP_EXTRA_INDEX_URL (PyTorch publishes one of CPU wheels), when it is set;
+#   - else, with uv, from the index that uv knows for TORCH_BACKEND (cpu unless you set it; `auto` finds a GPU);
+#   - else, with pip alone, from PyPI: set PIP_EXTRA_INDEX_URL first to spare some gigabytes.
+# Both uv and pip see the same find-links and extra index.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format bench bench-real bench-controls clean
+
+DEMO ?= demo
+DATA ?= ../shared/data
+TEST_ARGS ?=
+TORCH_BACKEND ?= cpu
+VENV := .venv
+# Absolute, since some recipes change directory; quoted where it is used.
+PY := $(CURDIR)/$(VENV)/bin/python
+UNDERSTUDY := "$(PY)" -m understudy
+
+# No model is looked up on the network; bytecode is kept, or every command pays seconds for its imports.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+unexport PYTHONDONTWRITEBYTECODE PYTHONHOME VIRTUAL_ENV
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed  ## make .venv with everything (needs Python 3.11, 3.12 or 3.13)
+
+# The stamp is written last, so a broken install is tried again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@set -euo pipefail; \
+	for candidate in $${PYTHON:-} python3.11 python3.12 python3.13 python3 python; do \
+	  if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
+	    python=$$candidate; break; fi; done; \
+	if [ -z "$${python:-}" ]; then \
+	  echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; fi; \
+	links=$${PIP_FIND_LINKS:-$$("$$python" -m pip config get global.find-links 2>/dev/null || \
+	  "$$python" -m pip config get install.find-links 2>/dev/null || true)}; \
+	extra=$${PIP_EXTRA_INDEX_URL:-}; \
+	uv=; if [ -z "$${NO_UV:-}" ] && uv --version >/dev/null 2>&1; then uv=yes; fi; \
+	if ! "$(PY)" -c '' 2>/dev/null; then \
+	  echo "making $(VENV) with $$("$$python" --version)"; \
+	  if [ "$$uv" ]; then uv venv --quiet --clear --python "$$("$$python" -c 'import sys; print(sys.executable)')" $(VENV); \
+	  else "$$python" -m venv --clear $(VENV); fi; fi; \
+	if [ "$$uv" ]; then \
+	  echo "installing with uv (about a minute when the packages are cached)"; \
+	  export UV_COMPILE_BYTECODE=1 UV_COMPILE_BYTECODE_TIMEOUT=$${UV_COMPILE_BYTECODE_TIMEOUT:-600}; \
+	  if [ "$$links" ]; then export UV_FIND_LINKS=$${UV_FIND_LINKS:-$$(echo $$links | tr ' ' ',')}; fi; \
+	  if [ "$$extra" ]; then export UV_INDEX=$${UV_INDEX:-$$extra} UV_INDEX_STRATEGY=unsafe-best-match; fi; \
+	  if [ -z "$${UV_FIND_LINKS:-}$$extra" ]; then export UV_TORCH_BACKEND=$${UV_TORCH_BACKEND:-$(TORCH_BACKEND)}; fi; \
+	  uv pip install --quiet --python "$(PY)" --editable '.[local,dev]' --constraint constraints.txt; \
+	else \
+	  echo "installing with pip (some minutes)"; \
+	  if [ -z "$$links$$extra" ] && [ "$$(uname -s)" = Linux ]; then \
+	    echo "note: PyPI's torch for Linux brings CUDA; set PIP_EXTRA_INDEX_URL to an index of CPU wheels to avoid it"; fi; \
+	  "$(PY)" -m pip install -qq --editable '.[local,dev]' --constraint constraints.txt; \
+	  "$(PY)" -m compileall -q $(VENV)/lib || true; \
+	fi; \
+	touch $@
+
+demo: setup  ## run the whole loop on the example in ./demo, then show its result
+	@set -euo pipefail; \
+	if [ ! -e "$(DEMO)" ]; then \
+	  rm -rf "$(DEMO).partial"; cp -R examples/course-advisor "$(DEMO).partial"; mv "$(DEMO).partial" "$(DEMO)"; fi; \
+	if [ ! -d "$(DEMO)/data" ]; then "$(PY)" "$(DEMO)/generate.py"; fi
+	$(UNDERSTUDY) run -C "$(DEMO)"
+	$(UNDERSTUDY) show -C "$(DEMO)"
+
+test: setup  ## the whole test suite
+	"$(PY)" -m pytest $(TEST_ARGS)
+
+test-fast: setup  ## the tests that take seconds
+	"$(PY)" -m pytest -m "not slow" $(TEST_ARGS)
+
+check: setup  ## lint, format, types, import contract
+	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+	"$(PY)" -m mypy
+	"$(VENV)/bin/lint-imports" --no-cache
+
+format: setup  ## format and mend what ruff can
+	"$(PY)" -m ruff format .
+	"$(PY)" -m ruff check --fix .
+
+bench: setup  ## time the demo, first and second run; writes benchmarks/results/demo.json
+	"$(PY)" -m benchmarks.run
+
+bench-real: setup  ## fine-tune on public data in DATA; writes benchmarks/results/real.json
+	"$(PY)" -m benchmarks.real --data "$(DATA)"
+
+bench-controls: setup  ## four runs that must fail the gate; writes benchmarks/results/controls.json
+	"$(PY)" -m benchmarks.controls
+
+clean:  ## remove caches and build outputs; .venv, ./demo and ./work stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find understudy tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

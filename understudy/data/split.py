@@ -1,0 +1,232 @@
+"""Who sees what: one pure assignment of corpus and coverage rows, written by `split` and, for held, by `hold`.
+
+Groups are drawn whole in a seeded hash order that runs evenly through the categories. What dev and held hold (a group,
+a prompt, a passage) is taken out of everything less protected: train < validation < seed < dev < held or test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from understudy.config import SplitConfig
+from understudy.core.records import Document, Example, Ledger, Record, digest, read_records, write_jsonl
+from understudy.data.dedupe import fold
+from understudy.errors import DataError
+
+TRAIN, VALIDATION, DOCUMENTS, SEED, DEV = "train", "validation", "documents", "seed", "dev"
+FILES = (TRAIN, VALIDATION, DOCUMENTS, SEED, DEV)
+GUARDED = (VALIDATION, DEV, "held", "test")
+
+
+@dataclass(slots=True)
+class Placed:
+    """A record and its split, or the reason why it is in none."""
+
+    record: Record
+    split: str
+    reason: str = ""
+    detail: str = ""
+
+
+def split(cfg: SplitConfig, rows: Path, coverage: Path | None, out: Path) -> Ledger:
+    """Write train, validation, documents, seed and dev; without coverage, seed and dev are empty.
+
+    Rows set aside are rejected as `held` or `test`; rejects.jsonl names the others by id only.
+    Raises DataError SPLIT_TOO_SMALL and SPLIT_EMPTY.
+    """
+    return _write(cfg, rows, coverage, out, FILES)
+
+
+def hold(cfg: SplitConfig, rows: Path, coverage: Path | None, out: Path) -> Ledger:
+    """Write held.jsonl: the coverage pairs that are neither seed nor dev, or without coverage the test examples."""
+    return _write(cfg, rows, coverage, out, ("held",))
+
+
+def _write(cfg: SplitConfig, rows: Path, coverage: Path | None, out: Path, files: Sequence[str]) -> Ledger:
+    placed = assign(cfg, read_records(rows), read_records(coverage) if coverage else None)
+    ledger, chosen = Ledger(rows_in=len(placed)), {name: list[Record]() for name in files}
+    for p in placed:
+        name = "held" if p.split == "test" and "held" in chosen else p.split
+        if not p.reason and name in chosen:
+            chosen[name].append(p.record)
+        else:
+            ledger.reject(p.reason or p.split)
+    for name, records in chosen.items():
+        ledger.rows_out += write_jsonl(out / f"{name}.jsonl", records)
+        ledger.note(f"{name}_rows", len(records))
+    if TRAIN in chosen:
+        refused = [p for p in placed if p.reason]
+        lines = [{"where": p.record.id, "reason": p.reason, "detail": p.detail} for p in refused]
+        write_jsonl(out / "rejects.jsonl", lines)
+    return ledger
+
+
+def assign(cfg: SplitConfig, corpus: list[Record], coverage: list[Record] | None) -> list[Placed]:
+    """Each record's split or reason, corpus before coverage; a function of the rows and the config alone."""
+    if coverage is None:
+        placed = _by_shares(cfg, corpus)
+        wanted = ["test"]
+    else:
+        placed = [*_training(cfg, corpus, pairs := _by_pairs(cfg, coverage)), *pairs]
+        wanted = ["held", *([SEED] if cfg.seed_pairs else []), *([DEV] if cfg.dev_pairs else [])]
+    _take_out_twins(placed)
+    left = Counter(p.split for p in placed if not p.reason)
+    empty = [name for name in wanted if not left[name]]
+    if coverage is None and not left[TRAIN]:
+        empty.append(TRAIN)
+    if coverage is not None and not left[TRAIN] + left[DOCUMENTS] + left[VALIDATION] and corpus:
+        empty.append("train and documents")
+    if empty:
+        reasons = Counter(p.reason for p in placed if p.reason)
+        why = ", ".join(f"{n} rows rejected as {reason}" for reason, n in sorted(reasons.items())) or "no rows are left"
+        raise DataError("SPLIT_EMPTY", "split", f"{' and '.join(empty)} would be empty ({why})", "give more groups")
+    return placed
+
+
+def group_of(record: Record) -> str:
+    """The group that must not straddle, folded for comparison: the row's own, else its passage, else its id."""
+    return fold(str(record.meta.get("group") or (isinstance(record, Example) and _passage_key(record)) or record.id))
+
+
+def _by_pairs(cfg: SplitConfig, coverage: list[Record]) -> list[Placed]:
+    pairs = [r for r in coverage if isinstance(r, Example) and r.answer is not None]
+    needed = cfg.seed_pairs + cfg.dev_pairs + 1
+    groups = len({group_of(p) for p in pairs})
+    splits = 1 + bool(cfg.seed_pairs) + bool(cfg.dev_pairs)
+    if len(pairs) < needed or groups < splits:
+        asked = f"{cfg.seed_pairs} seed, {cfg.dev_pairs} dev and some held pairs"
+        what = f"{len(pairs)} coverage pairs in {groups} groups cannot give {asked}"
+        raise DataError("SPLIT_TOO_SMALL", "coverage", what, "give more pairs, or lower split.seed_pairs and dev_pairs")
+    chosen = draw(pairs, {SEED: cfg.seed_pairs, DEV: cfg.dev_pairs}, "held", cfg.seed)
+    usable = {id(p) for p in pairs}
+    return [
+        Placed(r, chosen[group_of(r)])
+        if id(r) in usable
+        else Placed(r, "", "not_a_pair", "a coverage row is a prompt with an answer")
+        for r in coverage
+    ]
+
+
+def _by_shares(cfg: SplitConfig, corpus: list[Record]) -> list[Placed]:
+    """Without coverage: examples into train, validation and test; a document goes with its group."""
+    examples = [r for r in corpus if isinstance(r, Example)]
+    groups = len({group_of(e) for e in examples})
+    shares = {"test": cfg.test, VALIDATION: cfg.validation}
+    if groups < 1 + sum(1 for share in shares.values() if share):
+        what = f"{len(examples)} examples in {groups} groups cannot fill train, validation and test"
+        raise DataError("SPLIT_TOO_SMALL", "sources", what, "give more examples, or a coverage set")
+    targets = {name: max(1, round(share * len(examples))) if share else 0 for name, share in shares.items()}
+    return _with_documents(corpus, draw(examples, targets, TRAIN, cfg.seed))
+
+
+def _training(cfg: SplitConfig, corpus: list[Record], pairs: list[Placed]) -> list[Placed]:
+    """With coverage: everything trains but the groups of dev and held, and a share of examples for validation."""
+    guarded = {group_of(p.record): p.split for p in pairs if p.split in GUARDED}
+    free = [r for r in corpus if group_of(r) not in guarded]
+    examples = [r for r in free if isinstance(r, Example)]
+    several = len({group_of(e) for e in examples}) > 1
+    target = max(1, round(cfg.validation * len(examples))) if cfg.validation and several else 0
+    placed = iter(_with_documents(free, draw(examples, {VALIDATION: target}, TRAIN, cfg.seed)))
+    return [
+        Placed(r, "", "group_in_coverage", f"its group has {split} pairs")
+        if (split := guarded.get(group_of(r)))
+        else next(placed)
+        for r in corpus
+    ]
+
+
+def _with_documents(corpus: list[Record], chosen: dict[str, str]) -> list[Placed]:
+    """Documents of validation and test groups are in no split: their text would show what is measured."""
+    placed = []
+    for r in corpus:
+        split = chosen.get(group_of(r), TRAIN)
+        if isinstance(r, Document) and split != TRAIN:
+            placed.append(Placed(r, "", f"group_in_{split}", f"its group has {split} examples"))
+        else:
+            placed.append(Placed(r, DOCUMENTS if isinstance(r, Document) else split))
+    return placed
+
+
+def draw(records: Sequence[Record], targets: dict[str, int], rest: str, seed: int) -> dict[str, str]:
+    """Split of each group: `targets` rows for the named splits, as near as whole groups allow, all others `rest`.
+
+    First every category gets a group in each split where one fits (rarest category first), then the order fills up.
+    """
+    members = defaultdict[str, list[Record]](list)
+    for record in records:
+        members[group_of(record)].append(record)
+    categories = {g: {str(r.meta["category"]) for r in rs if r.meta.get("category")} for g, rs in members.items()}
+    order = _even_order(members, categories, seed)
+    room, chosen = dict(targets), dict[str, str]()
+    room[rest] = len(records) - sum(targets.values())
+
+    def put(group: str, name: str) -> None:
+        chosen[group] = name
+        room[name] -= len(members[group])
+
+    counts = Counter(c for cs in categories.values() for c in cs)
+    for category in sorted(counts, key=lambda c: (counts[c], c)):
+        for name in (rest, *targets):
+            if any(category in categories[g] for g, where in chosen.items() if where == name):
+                continue
+            fitting = (g for g in order if g not in chosen and category in categories[g])
+            if group := next((g for g in fitting if len(members[g]) <= room[name]), None):
+                put(group, name)
+    for name in targets:
+        for group in order:
+            if group not in chosen and len(members[group]) <= room[name]:
+                put(group, name)
+        # One group more when too many is nearer than too few, or when nothing fitted; the rest keeps a group.
+        others = [g for g in order if g not in chosen]
+        nearest = min(others, key=lambda g: len(members[g]), default=None)
+        untouched = room[name] == targets[name] > 0
+        if nearest and len(others) > 1 and (untouched or len(members[nearest]) < 2 * room[name]):
+            put(nearest, name)
+    return {group: chosen.get(group, rest) for group in members}
+
+
+def _even_order(members: Iterable[str], categories: dict[str, set[str]], seed: int) -> list[str]:
+    """Groups in hash order, spread so that each stretch holds every kind of group in its proportion."""
+    kinds = defaultdict[tuple[str, ...], list[str]](list)
+    hashes = {group: digest([seed, group], 16) for group in members}
+    for group in sorted(hashes, key=lambda g: (hashes[g], g)):
+        kinds[tuple(sorted(categories[group]))].append(group)
+    places = {g: (i + 0.5) / len(groups) for groups in kinds.values() for i, g in enumerate(groups)}
+    return sorted(hashes, key=lambda g: (places[g], hashes[g], g))
+
+
+def _take_out_twins(placed: list[Placed]) -> None:
+    """Reject what equals a prompt or passage of a better protected split; groups cannot see such twins."""
+    rank = {name: i for i, name in enumerate((DOCUMENTS, TRAIN, VALIDATION, SEED, DEV, "held", "test"))}
+    prompts, passages = dict[str, str](), dict[str, str]()
+    for p in placed:
+        if p.split not in GUARDED or not isinstance(p.record, Example):
+            continue
+        for table, key in ((prompts, _prompt_key(p.record)), (passages, _passage_key(p.record))):
+            if key and rank[p.split] > rank.get(table.get(key, ""), -1):
+                table[key] = p.split
+    for p in placed:
+        if p.reason:
+            continue
+        prompt = prompts.get(_prompt_key(p.record), "")
+        passage = passages.get(_passage_key(p.record), "")
+        if prompt and rank[prompt] > rank[p.split]:
+            p.reason, p.detail = _twin("prompt", prompt), f"the same prompt is in {prompt}"
+        elif passage and rank[passage] > rank[p.split]:
+            p.reason, p.detail = _twin("text", passage), f"the same passage is in {passage}"
+
+
+def _twin(what: str, split: str) -> str:
+    return f"{what}_in_{'coverage' if split in (DEV, 'held') else split}"
+
+
+def _prompt_key(record: Record) -> str:
+    return digest([fold(turn["content"]) for turn in record.prompt], 32) if isinstance(record, Example) else ""
+
+
+def _passage_key(record: Record) -> str:
+    text = record.text if isinstance(record, Document) else record.meta.get("context")
+    return digest(fold(text), 32) if isinstance(text, str) and text.strip() else ""

@@ -1,0 +1,147 @@
+"""The verdict: does the candidate reach the bar, and does it beat every baseline, on the held prompts.
+
+Each rule reads one interval at the gate's confidence, so its one-sided error rate is (1 - confidence) / 2. All rules
+must pass, so more rules make a wrong pass rarer, never likelier.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from understudy.config import GateConfig
+from understudy.core.records import read_jsonl
+from understudy.errors import ConfigError, IntegrityError
+from understudy.evals import scorers, stats
+from understudy.evals.score import JUDGED, better
+
+Held = Mapping[str, tuple[Path, str]]
+"""Who answered -> (folder of scores, setting); who is base, few_shot, candidate, champion or service."""
+Values = dict[str, dict[str, float]]
+"""metric -> item -> value"""
+BASELINES = ("base", "few_shot", "champion", "service")
+NAMES = {"base": "the base", "few_shot": "the best few-shot prompt", "champion": "the champion"}
+
+
+def decide(cfg: GateConfig, held: Held, out: Path, *, champion: bool, control: str | None) -> dict[str, Any]:
+    """Write `verdict.json` and return it. `champion` says that there is one, so that it cannot be left out.
+
+    A verdict with `control` set is that of a negative control: whatever it says, nothing of it is registered. Raises
+    ConfigError for a metric that was not scored, IntegrityError when two scores are not of the same items.
+    """
+    if champion and "champion" not in held:
+        raise IntegrityError("GATE_CHAMPION", "gate", "the champion was not scored", "run the plan again")
+    values = {who: _values(*held[who]) for who in sorted(held)}
+    _same_items(held, values)
+    candidate = values["candidate"]
+    if cfg.metric not in candidate:
+        known = ", ".join(sorted(candidate))
+        raise ConfigError("GATE_METRIC", "gate.metric", f"{cfg.metric!r} was not scored", f"choose one of: {known}")
+    differences = _differences(values, cfg)
+    rules = [] if cfg.bar is None else [_bar(cfg, cfg.bar, candidate[cfg.metric])]
+    rules += [_beat(cfg, who, differences.get(f"candidate-{who}")) for who in cfg.must_beat]
+    verdict = {
+        "passed": all(rule["passed"] for rule in rules),
+        "metric": cfg.metric,
+        "confidence": cfg.confidence,
+        "control": control,
+        "rules": rules,
+        "held": {
+            who: {m: interval(m, v, cfg.confidence).to_json() for m, v in sorted(of.items())}
+            for who, of in values.items()
+        },
+        "settings": {who: held[who][1] for who in values},
+        "differences": {pair: {m: d.to_json() for m, d in of.items()} for pair, of in differences.items()},
+    }
+    (out / "verdict.json").write_text(json.dumps(verdict, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
+    return verdict
+
+
+def interval(metric: str, values: Mapping[str, float], confidence: float) -> stats.Interval:
+    """The metric over items: Wilson for a rate, bootstrap for a mean."""
+    kind = JUDGED.get(metric) or ("mean" if metric == "loss" else scorers.get(metric).kind)
+    if kind == "rate":
+        return stats.wilson(sum(values.values()), len(values), confidence)
+    return stats.mean_interval([values[k] for k in sorted(values)], confidence)
+
+
+def _values(scores: Path, setting: str) -> Values:
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in read_jsonl(scores / "scores.jsonl"):
+        if row["setting"] == setting:
+            for metric, value in row["values"].items():
+                found.setdefault(metric, {}).setdefault(row["id"], []).append(float(value))
+    if not found:
+        raise IntegrityError("GATE_EMPTY", scores.name, f"holds no scores of setting {setting!r}", "run the plan again")
+    return {metric: {k: sum(v) / len(v) for k, v in of.items()} for metric, of in found.items()}
+
+
+def _same_items(held: Held, values: Mapping[str, Values]) -> None:
+    """Equal rows, from the files: a judge's failure may leave a metric out, but no side may lack an item."""
+    items = {
+        who: {row["id"] for row in read_jsonl(held[who][0] / "scores.jsonl") if row["setting"] == held[who][1]}
+        for who in values
+    }
+    for who, ids in items.items():
+        if odd := sorted(ids ^ items["candidate"]):
+            what = f"{who} and candidate differ in {len(odd)} items, e.g. {odd[0]!r}"
+            raise IntegrityError("GATE_ITEMS", "gate", what, "score all of them on the same held set")
+
+
+def _differences(values: Mapping[str, Values], cfg: GateConfig) -> dict[str, dict[str, stats.Interval]]:
+    found: dict[str, dict[str, stats.Interval]] = {}
+    for who in BASELINES:
+        if who not in values:
+            continue
+        ours, theirs = values["candidate"], values[who]
+        if cfg.metric in theirs and ours[cfg.metric].keys() != theirs[cfg.metric].keys():
+            what = f"{who} and candidate have {cfg.metric} for different items"
+            raise IntegrityError("GATE_ITEMS", "gate", what, "score both again")
+        pair: dict[str, stats.Interval] = {}
+        for metric in sorted(ours.keys() & theirs.keys()):
+            shared = ours[metric].keys() & theirs[metric].keys()
+            if shared:
+                a, b = ({k: of[metric][k] for k in shared} for of in (ours, theirs))
+                pair[metric] = stats.paired_difference(a, b, cfg.confidence)
+        found[f"candidate-{who}"] = pair
+    return found
+
+
+def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float]) -> dict[str, Any]:
+    found = interval(cfg.metric, values, cfg.confidence)
+    lower_is_better = better(cfg.metric) == "lower"
+    passed = found.high <= bar if lower_is_better else found.low >= bar
+    end = "upper" if lower_is_better else "lower"
+    text = (
+        f"{cfg.metric} on held is {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], n {found.n}; its {end} end "
+        f"{'reaches' if passed else 'misses'} the bar of {bar:g} ({_error(cfg)})"
+    )
+    return _rule("bar", passed, text, found.to_json(), bar)
+
+
+def _beat(cfg: GateConfig, who: str, pair: dict[str, stats.Interval] | None) -> dict[str, Any]:
+    name = f"beats {who}"
+    if pair is None:
+        return _rule(name, True, "none yet", {}, None)
+    if cfg.metric not in pair:
+        raise IntegrityError("GATE_ITEMS", "gate", f"{who} has no {cfg.metric}", "score all with the same scorers")
+    found = pair[cfg.metric]
+    lower_is_better = better(cfg.metric) == "lower"
+    passed = found.high < 0 if lower_is_better else found.low > 0
+    side = "below" if lower_is_better else "above"
+    text = (
+        f"{cfg.metric} of the candidate minus {NAMES[who]} is {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}],"
+        f" n {found.n}, paired; it is {'' if passed else 'not '}{side} zero ({_error(cfg)})"
+    )
+    return _rule(name, passed, text, found.to_json(), 0.0)
+
+
+def _error(cfg: GateConfig) -> str:
+    return f"one-sided error rate {(1 - cfg.confidence) * 50:.3g} % per comparison"
+
+
+def _rule(name: str, passed: bool, text: str, found: dict[str, Any], bar: float | None) -> dict[str, Any]:
+    ends = {key: found.get(key) for key in ("value", "low", "high")}
+    return {"name": name, "passed": passed, "text": text, **ends, "bar": bar}

@@ -1,0 +1,107 @@
+"""A service LLM as judge: two grades from 1 to 100 and a reason for every answer.
+
+A reply that repair and one re-ask cannot read is a failure of its item; more than 5 % of them stop the scoring.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any, Protocol
+
+from understudy.core.records import Example
+from understudy.errors import DataError, RemoteError
+from understudy.evals.scorers.base import references
+from understudy.models.base import Conversation
+
+MAX_FAILED = 0.05
+"""Share of items that the judge may fail on; above it the judge measures itself, not the answers."""
+BATCH = 64
+"""Items between two progress reports."""
+PROMPT = Path(__file__).parent / "prompts" / "judge.txt"
+SYSTEM = "You grade answers strictly and evenly. You reply with JSON only."
+
+
+class Judge(Protocol):
+    """What is asked of a judge; `models.service.ServiceModel` is one."""
+
+    def ask_json(self, conversations: Sequence[Conversation], schema: Callable[[Any], Verdict]) -> list[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One judged answer; both grades 1-100."""
+
+    similarity: int
+    precision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An answer that the judge could not grade."""
+
+    code: str
+    reason: str
+
+
+def judge(
+    model: Judge, items: Sequence[tuple[Example, str]], progress: Callable[[int, int], None] | None = None
+) -> list[Verdict | Failure]:
+    """A Verdict or a Failure per (example, answer), in order. Raises RemoteError JUDGE_UNUSABLE above 5 % failures.
+
+    An empty answer gets the lowest grades without a call.
+    """
+    template = Template(PROMPT.read_text("utf-8"))
+    asked = [i for i, (_, answer) in enumerate(items) if answer.strip()]
+    verdicts: list[Verdict | Failure] = [Verdict(1, 1, "empty answer, not sent to the judge")] * len(items)
+    for start in range(0, len(asked), BATCH):
+        batch = asked[start : start + BATCH]
+        replies = model.ask_json([_conversation(template, *items[i]) for i in batch], parse)
+        for i, reply in zip(batch, replies, strict=True):
+            verdicts[i] = Failure(reply.code, reply.what) if isinstance(reply, RemoteError) else reply
+        if progress:
+            progress(start + len(batch), len(asked))
+    failures = [v for v in verdicts if isinstance(v, Failure)]
+    if len(failures) > MAX_FAILED * len(items):
+        raise RemoteError(
+            "JUDGE_UNUSABLE", "judge",
+            f"{len(failures)} of {len(items)} answers could not be graded ({failures[0].code}: {failures[0].reason})",
+            "use another judge model, or rerun when the service is well: graded answers are cached",
+        )  # fmt: skip
+    return verdicts
+
+
+def parse(value: Any) -> Verdict:
+    """A Verdict from the reply's JSON. Grades may be written as text or with decimals; 0 counts as the lowest grade."""
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return Verdict(_grade(value, "similarity"), _grade(value, "precision"), str(value.get("reason", ""))[:500])
+
+
+def _grade(value: dict[str, Any], name: str) -> int:
+    raw = value.get(name)
+    try:
+        if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+            raise ValueError
+        grade = float(raw)
+        if not math.isfinite(grade) or not 0 <= grade <= 100:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{name} is {str(raw)[:40]!r}, not a grade from 1 to 100") from None
+    return max(1, math.floor(grade + 0.5))
+
+
+def _conversation(template: Template, example: Example, answer: str) -> Conversation:
+    wanted = references(example)
+    if not wanted:
+        raise DataError("NO_REFERENCE", f"example {example.id}", "has no reference answer to judge against")
+    turns = [m for m in example.prompt if m["role"] != "system"]
+    question = turns[0]["content"] if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
+    blocks = {"question": question, "reference": wanted[0], "answer": answer}
+    text = template.substitute({k: json.dumps(v, ensure_ascii=False) for k, v in blocks.items()})
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]

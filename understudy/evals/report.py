@@ -1,0 +1,394 @@
+"""The run's report: one self-contained HTML page with inline figures, no script and nothing remote.
+
+`render` draws a ReportData; every number in it comes from stored artifacts. Whatever a simulated service graded or
+wrote carries the word "simulated" beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from understudy.evals.plots import Axis
+
+Row = dict[str, Any]
+WHO = {
+    "base": "Base model",
+    "few_shot": "Best few-shot",
+    "candidate": "Candidate",
+    "champion": "Champion",
+    "service": "Service",
+}
+JUDGED = frozenset({"coverage", "judge_similarity", "judge_precision"})
+SAMPLES, WORST = 6, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """How a metric is written: its name, what it says, the factor to its shown unit, its bounds."""
+
+    name: str
+    says: str
+    factor: float = 100.0
+    unit: str = "%"
+    decimals: int = 1
+    low: float | None = 0.0
+    high: float | None = 1.0
+    better: str = "higher"
+    difference: str = "percentage points"
+
+
+METRICS = {
+    "coverage": Metric("Coverage", "share of prompts whose answer the judge grades at or above both thresholds"),
+    "judge_similarity": Metric("Judge: similarity", "mean grade, 1 to 100", 1.0, "", 1, 0.0, 100.0, difference="grade points"),
+    "judge_precision": Metric("Judge: precision", "mean grade, 1 to 100", 1.0, "", 1, 0.0, 100.0, difference="grade points"),
+    "exact_facts": Metric("Exact facts", "share of answers with every fact and no other number or name"),
+    "exact": Metric("Exact match", "share of answers equal to the reference"),
+    "number": Metric("Final number", "share of answers with the right final number"),
+    "f1": Metric("F1", "word overlap with the reference"),
+    "bleu": Metric("BLEU", "n-gram precision"),
+    "chrf": Metric("chrF", "character n-gram F-score"),
+    "rouge1": Metric("ROUGE-1", "unigram F-score"),
+    "rouge2": Metric("ROUGE-2", "bigram F-score"),
+    "rougeL": Metric("ROUGE-L", "longest common subsequence F-score"),
+    "loss": Metric(
+        "Loss", "nats per token of the reference answer; lower is better", 1.0, "", 3, 0.0, None, "lower", "nats per token"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """What the page shows, as plain values.
+
+    `verdict` is verdict.json. `rounds`: {round, arm, rows, skipped, dev: {metric: interval}}. `items`: one per held
+    prompt, {id, category, context, question, reference, answers: {who: {text, values, reasons}}}. `stages`: {name,
+    seconds, cached, rows_in, rows_out, rejected, notes}. `simulated`: the roles that the simulated service played.
+    """
+
+    project: str
+    metric: str
+    verdict: Row
+    rounds: Sequence[Row] = ()
+    items: Sequence[Row] = ()
+    stages: Sequence[Row] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    thresholds: Mapping[str, Any] = field(default_factory=dict)
+    simulated: Sequence[str] = ()
+    licences: Sequence[str] = ()
+    control: str | None = None
+    run: str = ""
+    finished: str = ""
+
+
+def render(out: Path, data: ReportData) -> Path:
+    """Write `report.html` into `out`; equal data give equal bytes."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(_Page(data).context())
+    path = out / "report.html"
+    # An answer may hold half of a surrogate pair; it is shown as an escape.
+    path.write_text(page.lstrip(), encoding="utf-8", errors="backslashreplace", newline="\n")
+    return path
+
+
+def describe(metric: str) -> Metric:
+    """How a metric is written; one that is not known here is shown as it is."""
+    return METRICS.get(metric) or Metric(metric, "", 1.0, "", 3, None, None, difference="")
+
+
+def shown(metric: Metric, value: float, *, signed: bool = False, unit: bool = True) -> str:
+    """A value in the metric's unit with a true minus sign; no `-0.0`."""
+    text = f"{value * metric.factor:{'+' if signed else ''}.{metric.decimals}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "\N{MINUS SIGN}") + (f"\N{NO-BREAK SPACE}{metric.unit}" if unit and metric.unit else "")
+
+
+class _Page:
+    """Turns ReportData into what the template prints: texts, table cells and figures."""
+
+    def __init__(self, data: ReportData) -> None:
+        self.data, self.verdict = data, data.verdict
+        self.held: dict[str, dict[str, Row]] = dict(self.verdict.get("held") or {})
+        self.who = [w for w in WHO if w in self.held] + sorted(set(self.held) - set(WHO))
+        self.main = describe(data.metric)
+        found = {m for of in self.held.values() for m in of} | {m for r in data.rounds for m in r["dev"]}
+        self.metrics = [m for m in METRICS if m in found] + sorted(found - set(METRICS))
+        if data.metric in self.metrics:
+            self.metrics.sort(key=lambda m: m != data.metric)
+
+    def context(self) -> Row:
+        data = self.data
+        return {
+            "d": data,
+            "percent": f"{self.verdict.get('confidence', 0.95) * 100:g}\N{NO-BREAK SPACE}%",
+            "main": self.main,
+            "main_simulated": self.simulated(data.metric),
+            "headline": self.headline(),
+            "rules": [self.rule(r) for r in self.verdict.get("rules", [])],
+            "rounds": self.rounds(),
+            "held": self.held_rows(),
+            "table": self.table(),
+            "columns": [self.column(w) for w in self.who],
+            "differences": self.differences(),
+            "samples": [self.item(i) for i in self.samples()],
+            "worst": [self.item(i) for i in self.worst()],
+            "ledger": [self.ledger(s) for s in data.stages if s.get("rows_in") is not None],
+            "timings": self.timings(),
+        }
+
+    def simulated(self, metric: str) -> bool:
+        return metric in JUDGED and "judge" in self.data.simulated
+
+    def name(self, who: str) -> str:
+        setting = str((self.verdict.get("settings") or {}).get(who, ""))
+        return f"{WHO.get(who, who)} ({setting})" if who == "few_shot" and setting else WHO.get(who, who)
+
+    def column(self, who: str) -> Row:
+        return {"who": who, "name": self.name(who), "simulated": who == "service" and who in self.data.simulated}
+
+    def cell(self, metric: str, found: Row | None, *, signed: bool = False) -> Row | None:
+        """The texts of one interval."""
+        if not found:
+            return None
+        m = describe(metric)
+        if signed and m.unit == "%":
+            m = replace(m, unit="")
+        return {
+            "value": shown(m, found["value"], signed=signed),
+            "low": shown(m, found["low"], signed=signed, unit=False),
+            "high": shown(m, found["high"], signed=signed, unit=False),
+            "n": found.get("n"),
+            "simulated": self.simulated(metric),
+        }
+
+    def headline(self) -> Row:
+        found = self.cell(self.data.metric, self.held.get("candidate", {}).get(self.data.metric))
+        failed = [r for r in self.verdict.get("rules", []) if not r["passed"]]
+        if not self.verdict:
+            state, text = "none", "There is no verdict yet."
+        elif self.verdict["passed"]:
+            state, text = "passed", "The candidate passes the gate."
+        else:
+            total = len(self.verdict.get("rules", []))
+            state, text = "failed", f"The candidate does not pass: {len(failed)} of {total} rules failed."
+        return {"state": state, "text": text, "cell": found}
+
+    def rule(self, rule: Row) -> Row:
+        from understudy.evals import plots
+
+        figure: Markup | None = None
+        metric = describe(self.verdict.get("metric", self.data.metric))
+        if rule.get("value") is not None:
+            is_bar = rule["name"] == "bar"
+            compared = [r for r in self.verdict["rules"] if r["name"] != "bar" and r.get("value") is not None]
+            scale = self.axis_for(metric, [rule]) if is_bar else _difference_axis(metric, compared)
+            ends = {key: float(rule[key]) for key in ("value", "low", "high")}
+            label = f"{rule['name']}: {rule['text']}"
+            figure = plots.whisker(scale, **ends, label=label, bar=rule.get("bar"), css=_state(rule["passed"]))
+            figure += plots.scale_row(scale, signed=not is_bar)
+        return {**rule, "label": _rule_label(rule), "figure": figure, "simulated": self.simulated(self.data.metric)}
+
+    def axis_for(self, metric: Metric, found: Sequence[Row]) -> Axis:
+        from understudy.evals import plots
+
+        low = min([f["low"] for f in found] + ([metric.low] if metric.low is not None else []))
+        high = max([f["high"] for f in found] + ([metric.high] if metric.high is not None else []))
+        return plots.axis(low, high, factor=metric.factor)
+
+    def rounds(self) -> Row:
+        from understudy.evals import plots
+
+        metric = self.data.metric
+        rows = [r for r in self.data.rounds if metric in r["dev"]]
+        places = [(r["round"], r["arm"]) for r in rows]
+        figure = None
+        if rows:
+            scale = self.axis_for(self.main, [r["dev"][metric] for r in rows])
+            order = {place: i for i, place in enumerate(places)}
+            labels = [(f"Round {r['round']}" + _aim(r), f"{r['rows']:,} rows") for r in rows]
+            series = [
+                plots.Series(arm, css, [self.point(order[r["round"], arm], r) for r in rows if r["arm"] == arm])
+                for arm, css in (("targeted", "s1"), ("untargeted", "s2"))
+            ]
+            said = "; ".join(f"round {r['round']} {r['arm']}: {self.said(r['dev'][metric])}" for r in rows)
+            figure = plots.rounds(scale, labels, series, f"{self.main.name} on dev by round. {said}")
+        metrics = [m for m in self.metrics if any(m in r["dev"] for r in self.data.rounds)]
+        table = [{**r, "cells": [self.cell(m, r["dev"].get(m)) for m in metrics]} for r in self.data.rounds]
+        return {
+            "figure": figure,
+            "rows": table,
+            "metrics": [describe(m) for m in metrics],
+            "untargeted": any(r["arm"] == "untargeted" for r in rows),
+        }
+
+    def point(self, slot: int, row: Row) -> Any:
+        from understudy.evals import plots
+
+        found = row["dev"][self.data.metric]
+        return plots.Point(slot, found["value"], found["low"], found["high"], shown(self.main, found["value"]))
+
+    def said(self, found: Row) -> str:
+        m = self.main
+        ends = f"{shown(m, found['low'], unit=False)} to {shown(m, found['high'], unit=False)}"
+        mark = ", simulated judge" if self.simulated(self.data.metric) else ""
+        return f"{shown(m, found['value'])}, interval {ends}{mark}"
+
+    def held_rows(self) -> Row:
+        from understudy.evals import plots
+
+        metric, bar = self.data.metric, self.data.thresholds.get("bar")
+        rows = [(w, self.held[w][metric]) for w in self.who if metric in self.held[w]]
+        if not rows:
+            return {"rows": [], "scale": None}
+        ends = [f for _, f in rows] + ([{"low": bar, "high": bar}] if bar is not None else [])
+        scale = self.axis_for(self.main, ends)
+        drawn = []
+        for who, found in rows:
+            values = {key: float(found[key]) for key in ("value", "low", "high")}
+            label = f"{self.name(who)}: {self.main.name} {self.said(found)}"
+            figure = plots.whisker(scale, **values, label=label, bar=bar, css="main" if who == "candidate" else "")
+            drawn.append({**self.column(who), "cell": self.cell(metric, found), "figure": figure})
+        bar_text = f"bar {shown(self.main, bar)}" if bar is not None else ""
+        return {"rows": drawn, "scale": plots.scale_row(scale, bar=bar, bar_text=bar_text)}
+
+    def table(self) -> list[Row]:
+        return [
+            {"metric": describe(m), "cells": [self.cell(m, self.held[w].get(m)) for w in self.who]}
+            for m in self.metrics
+            if any(m in self.held[w] for w in self.who)
+        ]
+
+    def differences(self) -> list[Row]:
+        from understudy.evals import plots
+
+        pairs: Mapping[str, Mapping[str, Row]] = self.verdict.get("differences") or {}
+        others = [w for w in WHO if f"candidate-{w}" in pairs]
+        groups = []
+        for metric in self.metrics:
+            m = describe(metric)
+            rows = [(w, pairs[f"candidate-{w}"][metric]) for w in others if metric in pairs[f"candidate-{w}"]]
+            if not rows:
+                continue
+            scale = _difference_axis(m, [f for _, f in rows])
+            drawn = []
+            for who, found in rows:
+                cell = self.cell(metric, found, signed=True) or {}
+                ends = {key: float(found[key]) for key in ("value", "low", "high")}
+                label = f"{m.name}, candidate minus {self.name(who)}: {cell['value']}, {cell['low']} to {cell['high']}"
+                verdict = _side(m, found)
+                figure = plots.whisker(scale, **ends, label=f"{label}, {verdict}", css=verdict)
+                drawn.append({"name": self.name(who), "cell": cell, "figure": figure, "side": verdict})
+            groups.append({"metric": m, "rows": drawn, "scale": plots.scale_row(scale, signed=True)})
+        return groups
+
+    def score_of(self, item: Row) -> tuple[float, float, str]:
+        """For order, worst first: the gate's metric, then the judge's grades or facts, then the id."""
+        values = _answers(item).get("candidate", {}).get("values", {})
+        sign = -1.0 if self.main.better == "lower" else 1.0
+        second = [values[m] for m in ("judge_similarity", "judge_precision", "exact_facts", "f1") if m in values]
+        return sign * float(values.get(self.data.metric, 0.0)), float(sum(second)), str(item["id"])
+
+    def worst(self) -> list[Row]:
+        """The candidate's worst answers; a right answer is none of them, also when there are few wrong ones."""
+        scored = [i for i in self.data.items if _answers(i).get("candidate", {}).get("values")]
+        wrong = [i for i in scored if self.main.factor != 100.0 or self.score_of(i)[0] < 1.0]
+        return sorted(wrong, key=self.score_of)[:WORST]
+
+    def samples(self) -> list[Row]:
+        """Neither best nor worst: the first items of every category in turn, by id."""
+        by_category: dict[str, list[Row]] = {}
+        for item in sorted(self.data.items, key=lambda i: str(i["id"])):
+            by_category.setdefault(str(item.get("category") or ""), []).append(item)
+        columns = [by_category[c] for c in sorted(by_category)]
+        longest = max(map(len, columns), default=0)
+        return [column[i] for i in range(longest) for column in columns if i < len(column)][:SAMPLES]
+
+    def item(self, item: Row) -> Row:
+        answers = _answers(item)
+        order = ["candidate", *[w for w in WHO if w != "candidate"]]
+        rows = []
+        for who in [w for w in order if w in answers] + sorted(set(answers) - set(WHO)):
+            given = answers[who]
+            reason = (given.get("reasons") or {}).get("coverage", "")
+            rows.append({**self.column(who), "text": given["text"], "scores": self.chips(given), "reason": reason})
+        return {**item, "answers": rows, "judge_simulated": "judge" in self.data.simulated}
+
+    def chips(self, given: Row) -> list[Row]:
+        values = given.get("values") or {}
+        chosen = [m for m in ("coverage", "judge_similarity", "judge_precision", "exact_facts", "loss") if m in values]
+        chosen += [m for m in (self.data.metric, "f1") if m in values and m not in chosen and len(chosen) < 3]
+        return [self.chip(m, float(values[m])) for m in chosen]
+
+    def chip(self, metric: str, value: float) -> Row:
+        m = describe(metric)
+        if metric in ("coverage", "exact_facts", "exact", "number") and value in (0.0, 1.0):
+            text, state = ("yes", "good") if value else ("no", "bad")
+        else:
+            text, state = shown(m, value), ""
+        return {"name": m.name, "text": text, "state": state, "simulated": self.simulated(metric)}
+
+    def ledger(self, stage: Row) -> Row:
+        rejected: Mapping[str, int] = stage.get("rejected") or {}
+        lost = sorted(rejected.items(), key=lambda kv: (-kv[1], kv[0]))
+        balanced = stage["rows_in"] == (stage.get("rows_out") or 0) + sum(rejected.values())
+        notes = sorted((stage.get("notes") or {}).items())
+        return {**stage, "rejected": lost, "lost": sum(rejected.values()), "balanced": balanced, "notes": notes}
+
+    def timings(self) -> Row:
+        from understudy.evals import plots
+
+        longest = max((float(s["seconds"]) for s in self.data.stages), default=0.0)
+        rows = []
+        for stage in self.data.stages:
+            seconds = float(stage["seconds"])
+            css = "cached" if stage["cached"] else ""
+            figure = plots.share(seconds, longest, f"{stage['name']}: {seconds:.1f} s", css)
+            rows.append({**stage, "seconds": f"{seconds:,.1f}", "figure": figure})
+        return {"rows": rows, "total": f"{sum(float(s['seconds']) for s in self.data.stages):,.1f}"}
+
+
+def _answers(item: Row) -> dict[str, Row]:
+    return {who.replace("-", "_"): given for who, given in item["answers"].items()}
+
+
+def _state(passed: bool) -> str:
+    return "better" if passed else "worse"
+
+
+def _aim(row: Row) -> str:
+    return ", no aim" if row["arm"] == "untargeted" else ""
+
+
+def _rule_label(rule: Row) -> str:
+    name = str(rule["name"])
+    if name == "bar":
+        return "Reaches the bar"
+    who = name.removeprefix("beats ")
+    return f"Beats {WHO.get(who, who).lower()}"
+
+
+def _side(metric: Metric, found: Row) -> str:
+    """Whether the interval lies on the good side of zero, on the bad one, or across it."""
+    if found["low"] <= 0 <= found["high"]:
+        return "unclear"
+    return "better" if (found["low"] > 0) == (metric.better == "higher") else "worse"
+
+
+def _difference_axis(metric: Metric, found: Sequence[Row]) -> Axis:
+    from understudy.evals import plots
+
+    return plots.axis(min(f["low"] for f in found), max(f["high"] for f in found), factor=metric.factor, around=0.0)

@@ -1,0 +1,66 @@
+"""The base model's files: where they come from, their digest, and how they are taken in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from understudy.config import BaseConfig
+from understudy.core.artifact import sha256_file
+from understudy.core.records import digest
+from understudy.errors import ConfigError, IntegrityError
+
+_KEEP = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
+_NEEDED = ("config.json", "tokenizer.json")
+
+
+def locate(path: str, project: Path) -> Path:
+    """Folder of the base that the configuration names. Raises ConfigError when it is no model folder."""
+    if path == "tiny":
+        from understudy.models.tiny import BASE_DIR
+
+        return BASE_DIR
+    folder = project / path
+    if not folder.is_dir():
+        raise ConfigError("BASE_NOT_FOUND", path, "no such model folder", "give `tiny` or a folder with config.json")
+    for name in _NEEDED:
+        if not (folder / name).is_file():
+            raise ConfigError("BASE_INCOMPLETE", path, f"has no {name}", "export the model with save_pretrained")
+    if not list(folder.glob("*.safetensors")):
+        raise IntegrityError("PICKLE_REFUSED", path, "has no safetensors weights", "convert it in isolation first")
+    return folder
+
+
+def files(folder: Path) -> list[Path]:
+    """The files that make the model: weights in safetensors, configuration, tokenizer, template, card."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _KEEP)
+
+
+def take_in(cfg: BaseConfig, project: Path, out: Path) -> dict[str, str]:
+    """Copy the model's files to `out`; returns {model, digest}."""
+    folder = locate(cfg.path, project)
+    out.mkdir(parents=True)
+    for path in files(folder):
+        shutil.copyfile(path, out / path.name)  # a copy: the user's folder may change in place later
+    return {"model": cfg.path, "digest": cfg.digest or folder_digest(folder)}
+
+
+def folder_digest(folder: Path) -> str:
+    return digest({p.name: sha256_file(p) for p in files(folder)})
+
+
+def copy_tree(source: Path, out: Path) -> None:
+    """Copy the content of a committed artifact into another, sharing the bytes where the file system can."""
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        relative = path.relative_to(source)
+        if relative.parts[0] not in ("artifact.json", "measured.json"):
+            (out / relative).parent.mkdir(parents=True, exist_ok=True)
+            _link(path, out / relative)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,114 @@
+"""Serving a release: prove its files, load it, bind, run until SIGTERM."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy.errors import ConfigError, IntegrityError, ResourceError, extra
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+DRAIN_S = 30
+Announce = Callable[[str], None]
+
+
+def serve(
+    release_dir: Path, host: str, port: int, *, served_by: str, max_body_bytes: int, announce: Announce = print
+) -> None:
+    """Serve a release until SIGTERM or SIGINT; port 0 picks a free one and `announce` gets the URL.
+
+    Raises ConfigError for a bind beyond loopback without UNDERSTUDY_API_KEY, IntegrityError when the release's files
+    are not those that were registered, ResourceError when the port is taken.
+    """
+    key = os.environ.get("UNDERSTUDY_API_KEY") or None
+    check_bind(host, key)
+    release = verify(release_dir)
+    with extra("local"):
+        from understudy.models.base import Sampling
+        from understudy.models.local import LocalModel
+        from understudy.serve.api import create_app
+
+        model = LocalModel(release_dir / "model")
+    decoding = dict(release.get("decoding", {}))
+    defaults = Sampling(**{**decoding, "stop": tuple(decoding.get("stop", ()))})
+    app = create_app(
+        model,
+        served_by=served_by,
+        context_tokens=model.context,
+        max_body_bytes=max_body_bytes,
+        defaults=defaults,
+        access=access_for(host, key),
+    )
+    run_app(app, host, port, announce=announce)
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def check_bind(host: str, key: str | None) -> None:
+    """Refuse to listen beyond this machine without a key."""
+    if not is_loopback(host) and not key:
+        raise ConfigError(
+            "SERVE_KEY", "serve.host", f"{host} is reachable from other machines and no API key is set",
+            "set UNDERSTUDY_API_KEY, or bind 127.0.0.1",
+        )  # fmt: skip
+
+
+def access_for(host: str, key: str | None) -> Any:
+    """Loopback binds accept loopback names only; a wider bind has a key, and clients know it by names of their own."""
+    from understudy.serve.guard import LOOPBACK, Access
+
+    bound = f"[{host}]" if ":" in host else host.lower()
+    return Access(LOOPBACK | {bound} if is_loopback(host) else None, key)
+
+
+def verify(release_dir: Path) -> dict[str, Any]:
+    """The release's `release.json`, after proving every file it lists; a difference refuses to serve."""
+    path = release_dir / "release.json"
+    if not path.is_file():
+        raise IntegrityError("RELEASE_MISSING", release_dir.name, "holds no release.json", "register a release first")
+    release: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    files: dict[str, str] = release["files"]
+    found = {p.relative_to(release_dir).as_posix() for p in (release_dir / "model").rglob("*") if p.is_file()}
+    if missing := {name for name in files if name.startswith("model/")} ^ found:
+        raise IntegrityError("RELEASE_FILES", sorted(missing)[0], "is not as registered", "run the plan again")
+    for name, expected in sorted(files.items()):
+        with open(release_dir / name, "rb") as f:
+            actual = hashlib.file_digest(f, "sha256").hexdigest()
+        if actual != expected:
+            what = f"sha256 {actual[:12]} is not the registered {expected[:12]}"
+            raise IntegrityError("RELEASE_DIGEST", name, what, "roll back, or run the plan again")
+    return release
+
+
+def run_app(app: ASGIApp, host: str, port: int, *, announce: Announce = print) -> None:
+    """Bind first, so that the announced URL accepts connections; then run until a signal and let answers finish."""
+    import uvicorn
+
+    sock = listen(host, port)
+    bound = sock.getsockname()[1]
+    announce(f"http://{f'[{host}]' if ':' in host else host}:{bound}/v1")
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    uvicorn.Server(config).run(sockets=[sock])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as e:
+        raise ResourceError("PORT", f"{host}:{port}", f"cannot listen: {e.strerror}", "pick another port") from e
