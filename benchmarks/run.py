@@ -12,6 +12,7 @@ from benchmarks import tables
 from benchmarks.project import SCRATCH, Project, balanced, machine, median_seconds, save
 
 COLUMNS = ("base", "few_shot", "candidate", "service")
+NAMES = {"base": "base alone", "few_shot": "base with the best few-shot prompt", "service": "service (simulated)"}
 
 
 def measure() -> dict[str, Any]:
@@ -37,22 +38,29 @@ def measure() -> dict[str, Any]:
 
 
 def render(result: dict[str, Any]) -> str:
-    """Held coverage by model, then the times."""
-    rows = [
-        [
-            f"held coverage, {name.replace('_', '-')}",
-            tables.interval(result["held"][name].get("coverage"), percent=True),
-        ]
-        for name in COLUMNS
-        if name in result["held"]
-    ]
-    rows += [
-        ["first run", tables.seconds(result["first_run_s"])],
-        ["second run, nothing changed", tables.seconds(result["second_run_s"])],
+    """Rounds on dev, models on held, differences, then the times."""
+    simulated = " (simulated judge)" if "judge" in result["simulated"] else ""
+    head = ["course advisor", "rows", f"coverage{simulated}", "exact facts (no judge)"]
+    rows = []
+    for r in result["rounds"]:
+        arm = ", untargeted" if r["arm"] == "untargeted" else ""
+        rows.append([f"dev, round {r['round']}{arm}", str(r["rows"]), *_pair(r["dev"])])
+    for name in COLUMNS:
+        if name in result["held"]:
+            rows.append([f"held, {NAMES.get(name, name)}", "", *_pair(result["held"][name])])
+    for pair, values in result["differences"].items():
+        rows.append([f"held, {pair.replace('-', ' minus ').replace('_', '-')}", "", *_pair(values)])
+    times = [
+        ["`make demo` after installation", tables.seconds(result["first_run_s"])],
+        ["the same again, nothing changed", tables.seconds(result["second_run_s"])],
         ["`understudy --help`", f"{result['help_s']:.2f} s"],
         ["`understudy plan`", f"{result['plan_s']:.2f} s"],
     ]
-    return tables.table(["course advisor, simulated service", f"{result['machine']['cores']} cores"], rows)
+    return tables.table(head, rows) + "\n\n" + tables.table([f"time, {result['machine']['cores']} cores", ""], times)
+
+
+def _pair(values: dict[str, Any]) -> list[str]:
+    return [tables.interval(values.get(metric), percent=True) for metric in ("coverage", "exact_facts")]
 
 
 def main() -> int:

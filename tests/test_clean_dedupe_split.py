@@ -58,7 +58,7 @@ def test_markup_stays_when_asked() -> None:
 
 
 def test_every_turn_and_the_facts_are_cleaned_alike(tmp_path: Path) -> None:
-    context, question = " The <b>cafe\u0301</b>  is open. \n\n\n", " When?  "
+    context, question = " The <b>cafe\u0301</b>  is open. \n\n\n", "\n When?  "
     meta = {"context": context, "question": question, "facts": ["cafe\u0301  x", "  "], "answers": ["&lt;1"]}
     e = example("1", f"{context}\n\nQuestion: {question}", "the cafe\u0301  x\u0000", **meta)
     ledger, [got], _ = cleaned(tmp_path, e)
@@ -101,16 +101,14 @@ def test_the_first_of_equals_stays_and_the_reject_names_it(tmp_path: Path) -> No
 
 
 def test_one_prompt_with_two_answers_is_no_duplicate(tmp_path: Path) -> None:
-    rows = [example("a", "q", "x"), example("b", "Q", "y"), example("c", "q ", "X"), Document("d", "q")]
+    rows: list[Record] = [example("a", "q", "x"), example("b", "Q", "y"), example("c", "q ", "X"), Document("d", "q")]
     assert deduped(tmp_path, *rows)[1] == ["a", "b", "d"]
 
 
-Split = dict[str, list[Record]]
+Divided = tuple[dict[str, list[Record]], Ledger]
 
 
-def divided(
-    tmp_path: Path, corpus: list[Record], coverage: list[Record] | None, **options: Any
-) -> tuple[Split, Ledger]:
+def divided(tmp_path: Path, corpus: list[Record], coverage: list[Record] | None, **options: Any) -> Divided:
     """Every file of `split` and `hold`, both ledgers checked."""
     write_jsonl(tmp_path / "corpus.jsonl", corpus)
     cover = tmp_path / "coverage.jsonl" if coverage is not None else None
@@ -196,7 +194,12 @@ def test_what_dev_and_held_hold_is_taken_out_of_training(tmp_path: Path) -> None
 def test_a_prompt_that_two_splits_share_stays_in_the_better_protected_one(tmp_path: Path) -> None:
     cover: list[Record] = [example(f"x{i}", "same prompt" if i < 6 else f"other {i}") for i in range(30)]
     files, ledger = divided(tmp_path, [Document("d", "t")], cover, seed_pairs=8, dev_pairs=8)
-    where = {n for n in ("seed", "dev", "held") for r in files[n] if r.messages[0]["content"] == "same prompt"}  # type: ignore[union-attr]
+    where = {
+        n
+        for n in ("seed", "dev", "held")
+        for r in files[n]
+        if isinstance(r, Example) and r.messages[0]["content"] == "same prompt"
+    }
     assert where == {"held"} and ledger.rejected["prompt_in_coverage"] >= 1
 
 

@@ -106,7 +106,12 @@ def release(tmp_path: Path, found: dict) -> dict:
     model = tmp_path / "checkpoint" / "model"
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
-    service = {"provider": "simulated", "model": "sim|1", "api_key": "sk-canary", "terms_url": "https://x.example/terms"}
+    service = {
+        "provider": "simulated",
+        "model": "sim|1",
+        "api_key": "sk-canary",
+        "terms_url": "https://x.example/terms",
+    }
     card = {
         "name": "advisor",
         "teacher": service,

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_chat_pack import TEXTS, chat, tiny_model
 
 from understudy.config import AnswerConfig
 from understudy.core.records import Example, read_jsonl
 from understudy.errors import DataError
-from understudy.evals.answer import answer, choose_shots
+from understudy.evals.answer import answer, choose_shots, with_shots
 from understudy.models.base import Answer, Conversation, Delta, Sampling
 from understudy.models.local import LocalModel, _Text
 
@@ -118,6 +118,8 @@ def test_streams_equal_answers_and_never_split_a_character(model: LocalModel, sa
 
 
 @given(st.text(max_size=30), st.lists(st.integers(3, 371), max_size=20), st.sampled_from([(), ("ab",), ("é", "is B")]))
+@example("Who is Bob? She is B", [], ("is B",))
+@example("cafe abc", [], ("bcd", "ab"))
 @settings(max_examples=100, deadline=None)
 def test_pieces_join_to_the_text_whatever_the_tokens(
     model: LocalModel, text: str, tokens: list[int], stop: tuple[str, ...]
@@ -153,8 +155,8 @@ def test_too_long_prompts_are_refused_and_answers_stop_at_the_context(model: Loc
 
 def test_reference_losses_are_those_of_transformers(model: LocalModel) -> None:
     given_examples = [chat(f"Who is {t[:9]}?", t[: 5 + i], f"e{i}") for i, t in enumerate(TEXTS[:9])]
-    for example, (total, count) in zip(given_examples, model.reference_losses(given_examples), strict=True):
-        ids, mask = (torch.tensor([x]) for x in model.template.encode(example.messages))
+    for one, (total, count) in zip(given_examples, model.reference_losses(given_examples), strict=True):
+        ids, mask = (torch.tensor([x]) for x in model.template.encode(one.messages))
         with torch.no_grad():
             want = model._model(input_ids=ids, labels=torch.where(mask > 0, ids, -100)).loss
         assert count == int(mask.sum()) and total / count == pytest.approx(float(want), abs=1e-5)
@@ -237,6 +239,10 @@ def test_shots_are_earlier_turns_and_settings_that_do_not_fit_are_left_out(model
     ledger = answer(AnswerConfig(), model, EXAMPLES, tmp_path / "b", name="x", prompt_set="dev", shots=shots)
     assert ledger.notes == {"shots_too_long": 1}
     assert [r["setting"] for r in read_jsonl(tmp_path / "b/answers.jsonl")] == ["k=1"] * 4 + ["k=2"] * 4
+    left = model.context - model.prompt_tokens(with_shots(EXAMPLES[0], shots[2]).prompt)
+    cramped = AnswerConfig(max_new_tokens=left + 1)  # the prompt with two shots fits, a whole answer no longer does
+    answer(cramped, model, EXAMPLES[:1], tmp_path / "c", name="x", prompt_set="dev", shots=shots)
+    assert [r["setting"] for r in read_jsonl(tmp_path / "c/answers.jsonl")] == ["k=1"]
 
 
 def test_shots_go_round_the_categories() -> None:

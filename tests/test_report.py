@@ -13,7 +13,7 @@ import pytest
 from understudy.evals import plots
 from understudy.evals.report import METRICS, ReportData, describe, render, shown
 
-HOSTILE = '<script>alert(1)</script><img src=x onerror=alert(1)>"\'&{{ 7*7 }}</style></svg>'
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}</style></svg>"
 
 
 def interval(value: float, half: float, n: int = 120) -> dict[str, Any]:

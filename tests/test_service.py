@@ -87,7 +87,7 @@ class Scripted:
             handler.close_connection = True
             return
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-        handler.send_response(reply.status)
+        handler.send_response_only(reply.status)  # without a Date of its own
         for name, value in {"content-type": "application/json", **reply.headers}.items():
             handler.send_header(name, value)
         handler.send_header("content-length", str(len(body)))

@@ -200,7 +200,7 @@ def test_a_rate_limit_says_how_long_to_wait() -> None:
 
 def test_a_cut_stream_never_looks_whole() -> None:
     seen = []
-    with SimulatedService(faults=Faults(rate_cut=1)) as service, pytest.raises(Exception) as caught:  # noqa: B017
+    with SimulatedService(faults=Faults(rate_cut=1)) as service, pytest.raises(Exception) as caught:
         for chunk in ask(client(service), f"{PAGE}\n\nQuestion: {QUESTION}", stream=True):
             seen.append(chunk.choices[0])
     # The SDK passes the transport's own error on, so its type depends on the transport.

@@ -17,7 +17,7 @@ from understudy.config import CollectConfig, FieldMap, SourceConfig
 from understudy.core.records import Ledger, digest, read_jsonl
 from understudy.data.sources import collect, file_digest, source_digests
 from understudy.data.sql import check_query
-from understudy.errors import ConfigError, DataError, IntegrityError, RemoteError, UnderstudyError
+from understudy.errors import ConfigError, DataError, RemoteError, UnderstudyError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 QA = {"question": "q", "response": "a"}
@@ -103,9 +103,7 @@ def test_one_file_twice_or_inside_the_output_is_refused(tmp_path: Path) -> None:
     assert code(tmp_path, source(".out/a.jsonl")).code == "PATH_CONFLICT"
 
 
-@pytest.mark.parametrize(
-    "data", [b"PK\x03\x04..", b"<!DOCTYPE html>", b"version https://git-lfs.github.com", b"\x1f\x8b"]
-)
+@pytest.mark.parametrize("data", [b"PK\x03\x04..", b"<!DOCTYPE html>", b"version https://git-lfs", b"\x1f\x8b"])
 def test_a_suffix_that_lies_is_told(tmp_path: Path, data: bytes) -> None:
     put(tmp_path, "a.jsonl", data + b"\n")
     assert code(tmp_path, source()).code == "FILE_KIND"
@@ -246,7 +244,7 @@ def test_csv_cells_may_hold_json_lists(tmp_path: Path) -> None:
 @given(
     parts=st.lists(st.binary(max_size=8) | st.sampled_from([b"\n", b'{"text":"a"}\n', b'{"text":"b"}\n']), max_size=12)
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rows_in_are_rows_out_and_rejects_for_random_bytes(tmp_path: Path, parts: list[bytes]) -> None:
     data = b'{"text":"first"}\n' + b"".join(parts)
     put(tmp_path, "a.jsonl", data)
@@ -273,6 +271,9 @@ def test_collecting_twice_gives_equal_bytes_and_digests_follow_content(tmp_path:
 
 
 # --- SQL
+
+
+ROWS = [(2, "a: 5% off\x07", b"x"), (1, "b", b"y"), (3, None, b"")]
 
 
 @pytest.fixture
@@ -310,9 +311,11 @@ def test_a_query_is_read_in_its_own_order(shop: Path) -> None:
     ("text", "wanted"),
     [
         ("SELEC id FROM t", "SQL_WRITE"), ("DELETE FROM t", "SQL_WRITE"), ("", "SQL_WRITE"),
-        ("SELECT 1; DELETE FROM t", "SQL_WRITE"), ("WITH x AS (DELETE FROM t RETURNING id) SELECT * FROM x", "SQL_WRITE"),
+        ("SELECT 1; DELETE FROM t", "SQL_WRITE"),
+        ("WITH x AS (DELETE FROM t RETURNING id) SELECT * FROM x", "SQL_WRITE"),
         ("SELECT id INTO u FROM t", "SQL_WRITE"), ("SELECT 'a\\'; DROP TABLE t; --'", "SQL_WRITE"),
-        ("SELECT id FROM", "SQL_SYNTAX"), ("SELECT id FROM nowhere", "SQL_SYNTAX"), ("SELECT nope FROM t", "SQL_SYNTAX"),
+        ("SELECT id FROM", "SQL_SYNTAX"), ("SELECT id FROM nowhere", "SQL_SYNTAX"),
+        ("SELECT nope FROM t", "SQL_SYNTAX"),
         ("SELECT id, text FROM t WHERE 0", "DATA_EMPTY"), ("SELECT id, id FROM t", "SQL_COLUMNS"),
     ],
 )  # fmt: skip
@@ -328,7 +331,7 @@ def test_words_inside_texts_names_and_comments_do_not_count(tmp_path: Path) -> N
 
 
 def test_a_blob_is_quarantined(shop: Path) -> None:
-    assert code(shop, query("SELECT blob AS text FROM t", text="text")).code == "BAD_ROWS"
+    assert code(shop, query("SELECT id, blob AS text FROM t")).code == "BAD_ROWS"
 
 
 def test_a_database_that_is_not_there_or_not_one(shop: Path) -> None:
@@ -338,7 +341,7 @@ def test_a_database_that_is_not_there_or_not_one(shop: Path) -> None:
         "sqlite:///bad.db": ("FILE_CORRUPT", 3), "nodb://me:hunter2@h/d": ("SQL_URL", 2), "me:hunter2": ("SQL_URL", 2),
     }  # fmt: skip
     for url, wanted in cases.items():
-        error = code(shop, query("SELECT 1 AS id, 'x' AS text", url))
+        error = code(shop, query("SELECT id, text FROM t", url))
         assert (error.code, error.exit_code) == wanted, error
         assert "hunter2" not in str(error)
     assert not (shop / "none.db").exists()
@@ -401,7 +404,7 @@ def test_sqlite_is_opened_read_only(shop: Path) -> None:
     [
         ("gsm8k-train.jsonl", {"question": "question", "response": "answer"}, "auto", 7473),
         ("xquad-en.json", {}, "squad", 1190),
-        ("rucola-train.csv", {"id": "id", "text": "sentence"}, "auto", 7869),
+        ("rucola-dev.csv", {"id": "id", "text": "sentence"}, "auto", 983),
         ("llamaduo-synth-classification-gpt4o.jsonl", {"messages": "messages"}, "auto", 339),
     ],
 )
@@ -412,7 +415,3 @@ def test_real_data_goes_through(tmp_path: Path, name: str, fields: dict[str, str
         assert len({r["meta"]["group"] for r in got}) == 48 and all(r["meta"]["answers"] for r in got)
     gsm = {"Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of babysitting."}
     assert name[:3] != "gsm" or any(r["messages"][0]["content"].startswith(tuple(gsm)) for r in got)
-
-
-def test_integrity_and_config_errors_keep_their_exit_codes() -> None:
-    assert (IntegrityError.exit_code, ConfigError.exit_code, DataError.exit_code) == (6, 2, 3)

@@ -12,7 +12,7 @@ import pytest
 
 from understudy.models.tiny import BASE_DIR
 from understudy.models.tiny.names import FORBIDDEN
-from understudy.models.tiny.text import KINDS, evaluation_rows, shots_rows, training_rows
+from understudy.models.tiny.text import KINDS, evaluation_rows, training_rows
 
 LIMIT_BYTES = 10_000_000
 
@@ -72,7 +72,9 @@ def test_auto_tokenizer_gives_the_ids_of_tokenizers() -> None:
     plain = Tokenizer.from_file(str(BASE_DIR / "tokenizer.json"))
     texts = [message["content"] for row in itertools.islice(training_rows(7), 150) for message in row.messages]
     texts += [" 77", "a\n\n b  c", "It's 3.75 €, naïve – 東京", "<|im_start|>user\nHi<|im_end|>\n", "e\u0301"]
-    assert [auto(text, add_special_tokens=False)["input_ids"] for text in texts] == [plain.encode(text).ids for text in texts]
+    assert [auto(text, add_special_tokens=False)["input_ids"] for text in texts] == [
+        plain.encode(text).ids for text in texts
+    ]
     assert auto.decode(plain.encode("Tamir Veldon, B12 at 10:30.").ids) == "Tamir Veldon, B12 at 10:30."
 
 
@@ -80,7 +82,11 @@ def test_template_is_chatml_without_a_default_system_prompt() -> None:
     from transformers import AutoTokenizer
 
     auto = AutoTokenizer.from_pretrained(BASE_DIR)
-    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Bye"}]
+    chat = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Bye"},
+    ]
     text = auto.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     assert text == (
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
@@ -163,7 +169,9 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     import subprocess
     import sys
 
-    code = "import sys, understudy.models.tiny as t; print(t.BASE_DIR.name, 'torch' in sys.modules, 'transformers' in sys.modules)"
+    code = (
+        "import sys, understudy.models.tiny as t; print(t.BASE_DIR.name, *{'torch', 'transformers'} & set(sys.modules))"
+    )
     root = Path(__file__).resolve().parents[1]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert out.stdout.split() == ["base", "False", "False"]
+    assert out.stdout.split() == ["base"]

@@ -1,4 +1,4 @@
-"""A small course-advisor project for tests: the real generator, the real base, fewer rows and steps."""
+"""A small course-advisor project for tests: the real generator, the real base, fewer rows and steps, an easier gate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ EXAMPLE = ROOT / "examples" / "course-advisor"
 
 SMALL = """
 synthesize: {rows: 48}
-train: {max_steps: 12, save_every_steps: 5}
+train: {max_steps: 30, save_every_steps: 8}
 answer: {shots: [1, 2], max_new_tokens: 40}
+gate: {metric: judge_similarity, bar: null, must_beat: [base]}
 """
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from understudy import __version__
 from understudy.config import Config
 from understudy.configfile import Loaded, load
-from understudy.core.artifact import Release, Store, write_synced
+from understudy.core.artifact import Release, Report, Store, write_synced
 from understudy.core.journal import now
 from understudy.core.lease import hold
 from understudy.core.plan import Plan
@@ -189,11 +189,19 @@ class Project:
         for outcome in outcomes:
             if isinstance(outcome.artifact, Release) and outcome.step.stage == "register":
                 version = self.publish(outcome.artifact, run)
+            if isinstance(outcome.artifact, Report):
+                self._show_report(outcome.artifact)
         finished = run.read("status.json").get("finished")
         if not finished or any(o.state != "cached" for o in outcomes):
             finished = now()
         run.write("status.json", {"finished": finished, "version": version, "steps": status})
         return outcomes
+
+    def _show_report(self, report: Report) -> None:
+        """Keep the last run's report where a person looks first: `report.html` beside understudy.yaml."""
+        page, shown = (report.path / "report.html").read_bytes(), self.root / "report.html"
+        if not shown.is_file() or shown.read_bytes() != page:
+            shown.write_bytes(page)
 
     def publish(self, release: Release, run: Run | None = None) -> int | None:
         """Register a release whose verdict passed; idempotent on its content digest. Returns the version."""
@@ -204,7 +212,7 @@ class Project:
         registry = Registry(self.root, str(release.facts["name"]))
         held = json.loads((release.path / "release.json").read_text("utf-8")).get("held", {})
         metrics = {f"{m}_{k}": float(v[k]) for m, v in held.get("candidate", {}).items() for k in ("value", "low", "high")}
-        tags = {"run": run.id if run else ""}
+        tags = {"run": run.id if run else "", "control": str(release.facts.get("control") or "")}
         return registry.register(release.path, release.content_digest, tags=tags, metrics=metrics)
 
 

@@ -234,7 +234,8 @@ def register(cfg: c.RegisterStep, verdict: Verdict, checkpoint: Checkpoint, base
             "data": _ledger(data),
         },
     )
-    return Release(out, facts={"passed": bool(decided["passed"]) and not cfg.control, "name": cfg.name})
+    passed = bool(decided["passed"]) and not cfg.control
+    return Release(out, facts={"passed": passed, "name": cfg.name, "control": cfg.control})
 
 
 @stage(revision=1)

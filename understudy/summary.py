@@ -155,7 +155,7 @@ def summarise(project: Project, run: Run) -> Summary:
         differences=verdict.get("differences", {}),
         verdict=VerdictRow(**{k: verdict[k] for k in ("passed", "rules")}) if verdict else None,
         version=status.get("version"),
-        report=str(reports[0]) if reports else None,
+        report=str(reports[0].resolve()) if reports else None,
     )
 
 
@@ -174,7 +174,7 @@ def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[E
         verdict=verdict,
         rounds=[r.model_dump() for r in round_rows(artifacts)],
         items=items,
-        stages=[r.model_dump() for r in stage_rows(artifacts)],
+        stages=[{**r.model_dump(), "cached": False} for r in stage_rows(artifacts)],
         versions=_versions(artifacts),
         thresholds={"similarity": cfg.similarity, "precision": cfg.precision, "bar": cfg.bar},
         simulated=cfg.simulated,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from understudy.core.lease import hold
-from understudy.core.records import Ledger, canonical, digest
+from understudy.core.records import Ledger, canonical, digest, sha256_file
 from understudy.errors import IntegrityError
 
 SCHEMA = 1
@@ -111,11 +111,6 @@ KINDS: dict[str, type[Artifact]] = {
     c.kind: c
     for c in (Corpus, Dataset, HeldSet, Packed, Base, Checkpoint, Answers, Scores, BiasReport, Verdict, Release, Report)
 }
-
-
-def sha256_file(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def write_synced(path: Path, text: str) -> None:

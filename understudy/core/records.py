@@ -93,6 +93,12 @@ def digest(value: Any, length: int = 64) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     """Write rows (records or plain dicts) one a line, synced to disk; returns how many."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,10 +43,11 @@ class Metric:
     difference: str = "percentage points"
 
 
+_GRADES = "grade points"
 METRICS = {
     "coverage": Metric("Coverage", "share of prompts whose answer the judge grades at or above both thresholds"),
-    "judge_similarity": Metric("Judge: similarity", "mean grade, 1 to 100", 1.0, "", 1, 0.0, 100.0, difference="grade points"),
-    "judge_precision": Metric("Judge: precision", "mean grade, 1 to 100", 1.0, "", 1, 0.0, 100.0, difference="grade points"),
+    "judge_similarity": Metric("Judge: similarity", "mean grade, 1 to 100", 1.0, "", 1, 0.0, 100.0, difference=_GRADES),
+    "judge_precision": Metric("Judge: precision", "mean grade, 1 to 100", 1.0, "", 1, 0.0, 100.0, difference=_GRADES),
     "exact_facts": Metric("Exact facts", "share of answers with every fact and no other number or name"),
     "exact": Metric("Exact match", "share of answers equal to the reference"),
     "number": Metric("Final number", "share of answers with the right final number"),
@@ -57,7 +58,7 @@ METRICS = {
     "rouge2": Metric("ROUGE-2", "bigram F-score"),
     "rougeL": Metric("ROUGE-L", "longest common subsequence F-score"),
     "loss": Metric(
-        "Loss", "nats per token of the reference answer; lower is better", 1.0, "", 3, 0.0, None, "lower", "nats per token"
+        "Loss", "nats per token of the reference; lower is better", 1.0, "", 3, 0.0, None, "lower", "nats per token"
     ),
 }
 
@@ -219,7 +220,7 @@ class _Page:
         if rows:
             scale = self.axis_for(self.main, [r["dev"][metric] for r in rows])
             order = {place: i for i, place in enumerate(places)}
-            labels = [(f"Round {r['round']}" + _aim(r), f"{r['rows']:,} rows") for r in rows]
+            labels = [(_slot_name(r), f"{r['rows']:,} rows") for r in rows]
             series = [
                 plots.Series(arm, css, [self.point(order[r["round"], arm], r) for r in rows if r["arm"] == arm])
                 for arm, css in (("targeted", "s1"), ("untargeted", "s2"))
@@ -338,8 +339,9 @@ class _Page:
         if metric in ("coverage", "exact_facts", "exact", "number") and value in (0.0, 1.0):
             text, state = ("yes", "good") if value else ("no", "bad")
         else:
-            text, state = shown(m, value), ""
-        return {"name": m.name, "text": text, "state": state, "simulated": self.simulated(metric)}
+            text, state = (f"{value:.0f}" if m.unit == "" and value.is_integer() else shown(m, value)), ""
+        name = m.name.removeprefix("Judge: ").capitalize() if metric in JUDGED else m.name
+        return {"name": name, "text": text, "state": state, "simulated": self.simulated(metric)}
 
     def ledger(self, stage: Row) -> Row:
         rejected: Mapping[str, int] = stage.get("rejected") or {}
@@ -369,8 +371,8 @@ def _state(passed: bool) -> str:
     return "better" if passed else "worse"
 
 
-def _aim(row: Row) -> str:
-    return ", no aim" if row["arm"] == "untargeted" else ""
+def _slot_name(row: Row) -> str:
+    return "No aim" if row["arm"] == "untargeted" else f"Round {row['round']}"
 
 
 def _rule_label(rule: Row) -> str:

@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 from understudy.config import BaseConfig
-from understudy.core.artifact import sha256_file
-from understudy.core.records import digest
+from understudy.core.records import digest, sha256_file
 from understudy.errors import ConfigError, IntegrityError
 
 _KEEP = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")

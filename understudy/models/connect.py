@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.config import ServiceConfig
-from understudy.core.records import Example
+from understudy.core.records import Example, digest
 
 if TYPE_CHECKING:
     from understudy.models.service import ServiceModel
@@ -22,9 +22,13 @@ def connect(
     from understudy.models.service import ServiceModel
 
     if cfg.provider != "simulated" or cfg.base_url:
-        yield ServiceModel(cfg, cache=cache, role=role)
+        with closing(ServiceModel(cfg, cache=cache, role=role)) as model:
+            yield model
         return
     from understudy.models.simulated import SimulatedService
 
+    # What a simulated service knows is no part of a request, so each knowledge has a cache of its own.
+    known = cache / f"simulated-{digest([e.to_json() for e in knowledge], 12)}" if cache else None
     with SimulatedService(knowledge, wrong_rate=cfg.wrong_rate) as service:
-        yield ServiceModel(cfg, base_url=service.base_url, cache=cache, role=role)
+        with closing(ServiceModel(cfg, base_url=service.base_url, cache=known, role=role)) as model:
+            yield model

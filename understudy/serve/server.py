@@ -29,6 +29,13 @@ def serve(
     """
     key = os.environ.get("UNDERSTUDY_API_KEY") or None
     check_bind(host, key)
+    access = access_for(host, key)
+    app = load(release_dir, served_by=served_by, max_body_bytes=max_body_bytes, access=access)
+    run_app(app, host, port, announce=announce)
+
+
+def load(release_dir: Path, *, served_by: str, max_body_bytes: int, access: Any = None) -> ASGIApp:
+    """The application of a proven release; its decoding settings are the defaults of requests."""
     release = verify(release_dir)
     with extra("local"):
         from understudy.models.base import Sampling
@@ -36,17 +43,14 @@ def serve(
         from understudy.serve.api import create_app
 
         model = LocalModel(release_dir / "model")
-    decoding = dict(release.get("decoding", {}))
-    defaults = Sampling(**{**decoding, "stop": tuple(decoding.get("stop", ()))})
-    app = create_app(
+    return create_app(
         model,
         served_by=served_by,
         context_tokens=model.context,
         max_body_bytes=max_body_bytes,
-        defaults=defaults,
-        access=access_for(host, key),
+        defaults=Sampling(**release["decoding"]),
+        access=access,
     )
-    run_app(app, host, port, announce=announce)
 
 
 def is_loopback(host: str) -> bool:

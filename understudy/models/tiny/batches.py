@@ -91,7 +91,7 @@ def rectangles(encoded: list[tuple[list[int], list[bool]]], budget: int, rng: ra
 
 
 def produce(tokenizer_file: str, seed: int, queue: Any, level: Any, budget: Any) -> None:
-    """Body of the producer process: fills `queue` for ever; `level` and `budget` are shared values the trainer moves."""
+    """Body of the producer process: fills `queue` for ever; the trainer moves the shared `level` and `budget`."""
     import os
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -7,13 +7,17 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from understudy.models.tiny.tokenizer import POSITIONS
+
 
 def machine(workers: int) -> str:
     """Processor name, cores and processes used; no host name, no path."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         name = names[0] if names else name
     return f"{name}, {os.cpu_count()} cores, {workers} training processes"
 
@@ -45,8 +49,8 @@ pipeline_tag: text-generation
 trained on, and follows worked examples in a chat. It knows nothing about the world. It exists so that fine-tuning on a
 CPU means something within a minute; any other base replaces it by its path or hub id.
 
-Architecture: Qwen2, {figures["parameters"]} parameters, tied embeddings, byte-level BPE of {recipe["vocab_size"]} tokens, 2048
-positions, float16. Template: ChatML, no default system prompt.
+Architecture: Qwen2, {figures["parameters"]} parameters, tied embeddings, byte-level BPE of {recipe["vocab_size"]}
+tokens, {POSITIONS} positions, float16. Template: ChatML, no default system prompt.
 
 ## Data
 
@@ -55,9 +59,10 @@ random syllables and letters. Words and numbers of the evaluation are held out o
 
 ## Training
 
-{figures["minutes"]} minutes on {figures["machine"]} ({figures["device"]}); {figures["tokens"]} tokens in {figures["rows"]} rows,
-{figures["supervised_tokens"]} of them supervised (assistant turns only); {figures["optimizer_steps"]} optimizer steps,
-{figures["tokens_per_s"]} tokens/s. torch {figures["versions"]["torch"]}, transformers {figures["versions"]["transformers"]}.
+{figures["minutes"]} minutes on {figures["machine"]} ({figures["device"]}).
+{figures["tokens"]} tokens in {figures["rows"]} rows, {figures["supervised_tokens"]} of them supervised (assistant
+turns only); {figures["optimizer_steps"]} optimizer steps, {figures["tokens_per_s"]} tokens/s;
+torch {figures["versions"]["torch"]}, transformers {figures["versions"]["transformers"]}.
 Last logged training loss {last.get("loss")}, token accuracy {last.get("token_accuracy")}.
 
 | minutes | tokens | level of the text | loss | token accuracy |
@@ -87,6 +92,6 @@ Generation: {figures["generation_tokens_per_s_batch_32"]} tokens/s for a batch o
 
 ## Made by
 
-`python -m understudy.models.tiny.pretrain --minutes {round(figures["minutes"])} --out DIR --seed {recipe["seed"]}` (the time
-given, not the step count, ends the run: another machine gets another model).
+`python -m understudy.models.tiny.pretrain --minutes {round(figures["minutes"])} --out DIR --seed {recipe["seed"]}`
+(the time given, not the step count, ends the run: another machine gets another model).
 """

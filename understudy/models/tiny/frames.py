@@ -172,7 +172,10 @@ FRAMES: dict[str, Frames] = {
             ("In which {n} does {e} take place?", "{e} takes place in {n} {v}."),
         ),
         ("which {n} does {e} use", "{e} uses {n} {v}"),
-        (("Which {t} uses {n} {v}?", "{e} uses {n} {v}."), ("What is listed under {n} {v}?", "{e} is listed under {n} {v}.")),
+        (
+            ("Which {t} uses {n} {v}?", "{e} uses {n} {v}."),
+            ("What is listed under {n} {v}?", "{e} is listed under {n} {v}."),
+        ),
     ),
     "what": Frames(_NOUN_FACTS, _NOUN_ASKS, _NOUN_CLAUSE, (("Which {t} has the {n} {v}?", "{e} has the {n} {v}."),)),
     "list": Frames(
@@ -229,7 +232,10 @@ def _domain(noun: str, naming: str, table: str) -> Domain:
 
 
 DOMAINS = (
-    _domain("harbour", "title", """
+    _domain(
+        "harbour",
+        "title",
+        """
         who/harbour master/runs/run/run
         who/founder/founded/found/founded
         where/bay
@@ -239,8 +245,12 @@ DOMAINS = (
         price/landing fee
         code/berth
         list/goods/ships/ship/shipped
-        opinion/sailors"""),
-    _domain("shop", "title", """
+        opinion/sailors""",
+    ),
+    _domain(
+        "shop",
+        "title",
+        """
         who/owner/owns/own/owned
         who/clerk/serves/serve/served
         where/street
@@ -250,8 +260,12 @@ DOMAINS = (
         price/delivery fee
         code/licence
         list/wares/sells/sell/sold
-        opinion/customers"""),
-    _domain("train", "title", """
+        opinion/customers""",
+    ),
+    _domain(
+        "train",
+        "title",
+        """
         who/driver/drives/drive/driven
         who/conductor/checks/check/checked
         where/station
@@ -261,8 +275,12 @@ DOMAINS = (
         price/fare
         code/platform
         list/stops/serves/serve/served
-        opinion/travellers"""),
-    _domain("weather station", "title", """
+        opinion/travellers""",
+    ),
+    _domain(
+        "weather station",
+        "title",
+        """
         who/keeper/keeps/keep/kept
         where/valley
         when/measurement/measures/measure/measured
@@ -272,8 +290,12 @@ DOMAINS = (
         price/rainfall
         code/channel
         list/devices/records/record/recorded
-        opinion/hikers"""),
-    _domain("dish", "title", """
+        opinion/hikers""",
+    ),
+    _domain(
+        "dish",
+        "title",
+        """
         who/cook/cooks/cook/cooked
         who/inventor/invented/invent/invented
         where/region
@@ -283,8 +305,12 @@ DOMAINS = (
         price/weight
         code/recipe number
         list/ingredients/needs/need/needed
-        opinion/guests"""),
-    _domain("museum", "title", """
+        opinion/guests""",
+    ),
+    _domain(
+        "museum",
+        "title",
+        """
         who/director/leads/lead/led
         who/painter/painted/paint/painted
         where/square
@@ -294,8 +320,12 @@ DOMAINS = (
         code/hall
         what/main work
         list/rooms/shows/show/shown
-        opinion/visitors"""),
-    _domain("garden", "title", """
+        opinion/visitors""",
+    ),
+    _domain(
+        "garden",
+        "title",
+        """
         who/gardener/tends/tend/tended
         who/sponsor/pays for/pay for/paid for
         where/park
@@ -304,8 +334,12 @@ DOMAINS = (
         price/height
         code/plot
         list/plants/grows/grow/grown
-        opinion/neighbours"""),
-    _domain("club", "title", """
+        opinion/neighbours""",
+    ),
+    _domain(
+        "club",
+        "title",
+        """
         who/coach/trains/train/trained
         who/captain/leads/lead/led
         where/town
@@ -315,8 +349,12 @@ DOMAINS = (
         code/field
         what/emblem
         list/sports/offers/offer/offered
-        opinion/players"""),
-    _domain("pet", "cap", """
+        opinion/players""",
+    ),
+    _domain(
+        "pet",
+        "cap",
+        """
         who/owner/feeds/feed/fed
         who/doctor/treats/treat/treated
         where/village
@@ -326,8 +364,12 @@ DOMAINS = (
         code/tag
         what/favourite toy
         list/treats/likes/like/liked
-        opinion/children"""),
-    _domain("machine", "code", """
+        opinion/children""",
+    ),
+    _domain(
+        "machine",
+        "code",
+        """
         who/operator/operates/operate/operated
         who/maker/built/build/built
         where/workshop
@@ -337,8 +379,12 @@ DOMAINS = (
         code/part number
         what/model
         list/parts/makes/make/made
-        opinion/workers"""),
-    _domain("concert", "title", """
+        opinion/workers""",
+    ),
+    _domain(
+        "concert",
+        "title",
+        """
         who/singer/plays/play/played
         who/organiser/plans/plan/planned
         where/city
@@ -349,8 +395,12 @@ DOMAINS = (
         code/room
         what/theme
         list/topics/covers/cover/covered
-        opinion/listeners"""),
-    _domain("guide", "person", """
+        opinion/listeners""",
+    ),
+    _domain(
+        "guide",
+        "person",
+        """
         who/manager/directs/direct/directed
         where/district
         when/shift/starts/start/started
@@ -360,7 +410,8 @@ DOMAINS = (
         what/tour
         what/home town
         list/languages/speaks/speak/spoken
-        opinion/tourists"""),
+        opinion/tourists""",
+    ),
 )
 
 

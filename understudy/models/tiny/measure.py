@@ -42,7 +42,9 @@ def answers(model: Any, tokenizer: Any, rows: list[Row], batch_size: int = 64) -
     found = [""] * len(rows)
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
-        batch = tokenizer([prompts[index] for index in chunk], return_tensors="pt", padding=True, add_special_tokens=False)
+        batch = tokenizer(
+            [prompts[index] for index in chunk], return_tensors="pt", padding=True, add_special_tokens=False
+        )
         with torch.inference_mode():
             out = model.generate(**batch.to(model.device), max_new_tokens=80, do_sample=False)  # (batch, seq) int64
         texts = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -67,7 +69,9 @@ def per_kind(model: Any, tokenizer: Any, seed: int, count: int) -> dict[str, dic
     return results
 
 
-def few_shot(model: Any, tokenizer: Any, seed: int, count: int, shots: tuple[int, ...] = (0, 1, 2, 4)) -> dict[str, Any]:
+def few_shot(
+    model: Any, tokenizer: Any, seed: int, count: int, shots: tuple[int, ...] = (0, 1, 2, 4)
+) -> dict[str, Any]:
     """Answers in a made-up format after k examples: exact, and holding the right value in whatever words."""
     results: dict[str, Any] = {}
     for k in shots:
@@ -84,7 +88,9 @@ def speed(model: Any, tokenizer: Any, seed: int, batch_size: int = 32) -> float:
     import torch
 
     rows = evaluation_rows(seed, "who", batch_size)
-    prompts = [tokenizer.apply_chat_template(row.messages[:-1], add_generation_prompt=True, tokenize=False) for row in rows]
+    prompts = [
+        tokenizer.apply_chat_template(row.messages[:-1], add_generation_prompt=True, tokenize=False) for row in rows
+    ]
     batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
     with torch.inference_mode():
         model.generate(**batch, max_new_tokens=4, min_new_tokens=4, do_sample=False)

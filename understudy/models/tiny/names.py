@@ -9,15 +9,20 @@ from __future__ import annotations
 import random
 import zlib
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 HELD_SHARE = 16  # one word in sixteen is held for evaluation
 
-ADJECTIVES = (
+ADJECTIVES = _words(
     "amber blue bright broad calm clear cold copper dark early east fair fast fine first golden grand green grey "
     "happy high iron late light little long low new noble north old open pale plain quick quiet red round royal "
     "sharp silver small soft south steady still sunny tall upper warm west white wide wild young applied general "
     "modern local central common simple social natural public creative digital advanced practical"
-).split()
-NOUNS = (
+)
+NOUNS = _words(
     "anchor apple arch arrow barn basket bay bell birch boat bottle bridge brook candle castle cedar clock cloud "
     "compass corner cradle crown door drum eagle falcon feather field finch flame forest fountain fox gate glass "
     "harbor hill horn house island ivy jewel key kite ladder lake lamp lantern leaf lion maple market meadow mill "
@@ -25,26 +30,30 @@ NOUNS = (
     "ring river road robin rose sail sand shell shore sparrow spring star stone storm swan table thistle tide tower "
     "train tree valley violet wagon water wheel willow wind window wing wolf wood wool yard tools works systems "
     "design music history method theory power motion energy space studies science language sound colour game data"
-).split()
-OPINIONS = (
+)
+OPINIONS = _words(
     "calm bright noisy friendly slow fast cold warm kind strict useful dull lively clean dusty safe crowded cheap "
     "dear pretty plain clear helpful patient fair odd rare modern simple strong weak loud quiet fresh tidy pleasant "
     "boring funny gentle rough smart busy lovely hard easy great poor good bad long short engaging confusing"
-).split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
-UNITS = "crowns marks coins dollars euros points metres litres degrees kilos miles grams hours minutes".split()
+)
+DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = _words("January February March April May June July August September October November December")
+UNITS = _words("crowns marks coins dollars euros points metres litres degrees kilos miles grams hours minutes")
 # Words of the product's example domains: a made-up word must not hit one by chance.
 FORBIDDEN = frozenset(
-    "university universities college school professor professors teacher teachers teach teaches taught student "
-    "students course courses review reviews rating ratings rate rates exam exams credit credits lecture lectures "
-    "class classes semester grade grades horoscope horoscopes zodiac aries taurus gemini leo virgo libra scorpio "
-    "sagittarius capricorn aquarius pisces wikipedia".split()
+    _words(
+        "university universities college school professor professors teacher teachers teach teaches taught student "
+        "students course courses review reviews rating ratings rate rates exam exams credit credits lecture lectures "
+        "class classes semester grade grades horoscope horoscopes zodiac aries taurus gemini leo virgo libra scorpio "
+        "sagittarius capricorn aquarius pisces wikipedia"
+    )
 )
-_ONSETS = "b c d f g h j k l m n p qu r s t v w x y z bl br ch cl cr dr fl fr gl gr pl pr sh sk sl sp st str th tr".split()
-_VOWELS = "a e i o u a e i o u ai ea ee ia ie io oa oo ou y".split()
-_CODAS = ["", "", "", *"b ck d f g k l m n p r s t x z ld ll mp nd ng nk nt rd rn rt ss st th".split()]
-_ENDS = "er or in an el en on us ia ton ley man son berg well ford ing ment tion ity ance ive ous ful".split()
+_ONSETS = _words(
+    "b c d f g h j k l m n p qu r s t v w x y z bl br ch cl cr dr fl fr gl gr pl pr sh sk sl sp st str th tr"
+)
+_VOWELS = _words("a e i o u a e i o u ai ea ee ia ie io oa oo ou y")
+_CODAS = ["", "", "", *_words("b ck d f g k l m n p r s t x z ld ll mp nd ng nk nt rd rn rt ss st th")]
+_ENDS = _words("er or in an el en on us ia ton ley man son berg well ford ing ment tion ity ance ive ous ful")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _PIECES = tuple(
     word[start : start + size]
@@ -71,19 +80,19 @@ class Names:
         rng = self.rng
         while True:
             way = rng.random()
-            if way < 0.45:
+            if way < 0.55:
                 parts = [
                     rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
-                    for _ in range(rng.choice((1, 1, 2, 2, 2, 3)))
+                    for _ in range(rng.choice((1, 1, 1, 2, 2, 2)))
                 ]
                 if rng.random() < 0.3:
                     parts.append(rng.choice(_ENDS))
             elif way < 0.65:
-                parts = [rng.choice(_LETTERS) for _ in range(rng.randint(3, 7))]
+                parts = [rng.choice(_LETTERS) for _ in range(rng.randint(3, 5))]
             else:
-                parts = [rng.choice(_PIECES) for _ in range(rng.choice((1, 2, 2, 3)))]
+                parts = [rng.choice(_PIECES) for _ in range(rng.choice((1, 2, 2, 2)))]
             word = "".join(parts)
-            if 3 <= len(word) <= 11 and word not in FORBIDDEN and is_held(word) == self.held:
+            if 3 <= len(word) <= 9 and word not in FORBIDDEN and is_held(word) == self.held:
                 return word
 
     def cap(self) -> str:
@@ -128,7 +137,9 @@ class Names:
         elif way < 0.9:
             name = f"{self.cap()} for {noun}" if rng.random() < 0.3 else f"{self.cap()} {adjective} {noun}"
         else:
-            name = f"{adjective} {noun} {rng.choice(NOUNS).capitalize()}" if rng.random() < 0.4 else f"{adjective} {noun}"
+            name = (
+                f"{adjective} {noun} {rng.choice(NOUNS).capitalize()}" if rng.random() < 0.4 else f"{adjective} {noun}"
+            )
             name = name if is_held(name) == self.held else f"{name} {self.cap()}"
         if rng.random() < 0.12:
             name += " " + rng.choice(("I", "II", "III", "IV", "1", "2", "3", str(rng.randint(10, 499))))
@@ -155,7 +166,11 @@ class Names:
         """A decimal such as 3.75 or 41.5."""
         while True:
             whole = self.rng.randint(0, self.rng.choice((9, 9, 99, 400)))
-            text = f"{whole}.{self.rng.randint(0, 99):02d}" if self.rng.random() < 0.6 else f"{whole}.{self.rng.randint(0, 9)}"
+            text = (
+                f"{whole}.{self.rng.randint(0, 99):02d}"
+                if self.rng.random() < 0.6
+                else f"{whole}.{self.rng.randint(0, 9)}"
+            )
             if is_held(text) == self.held:
                 return text
 
@@ -165,13 +180,23 @@ class Names:
         while True:
             letters = "".join(rng.choice(_LETTERS).upper() for _ in range(rng.choice((1, 1, 1, 2, 3))))
             digits = str(rng.randint(1, rng.choice((9, 99, 99, 999, 9999))))
-            text = rng.choice((f"{letters}{digits}", f"{letters}{digits}", f"{letters}-{digits}", f"{letters} {digits}", f"{digits}{letters}"))
+            text = rng.choice(
+                (
+                    f"{letters}{digits}",
+                    f"{letters}{digits}",
+                    f"{letters}-{digits}",
+                    f"{letters} {digits}",
+                    f"{digits}{letters}",
+                )
+            )
             if is_held(text) == self.held:
                 return text
 
     def clock(self) -> str:
         """A time of day."""
-        return f"{self.rng.randint(0, 23):{self.rng.choice(('02d', 'd'))}}:{self.rng.choice('00123345')}{self.rng.choice('0005')}"
+        rng = self.rng
+        hour = rng.choice(("{:02d}", "{}")).format(rng.randint(0, 23))
+        return f"{hour}:{rng.choice('00123345')}{rng.choice('0005')}"
 
     def when(self) -> str:
         """A day, a time, a date, or a day and a time, with its preposition."""
@@ -206,6 +231,6 @@ class Names:
         way = rng.random()
         if way < 0.3:
             return words[0]
-        if way < 0.45:
+        if way < 0.55:
             return f"very {words[0]}"
         return f"{words[0]} but {words[1]}" if way < 0.6 else f"{words[0]} and {words[1]}"

@@ -1,8 +1,8 @@
-"""Pretrains the tiny base on text that `text.py` writes: `python -m understudy.models.tiny.pretrain --minutes 40 --out DIR`.
+"""Pretrains the tiny base: `python -m understudy.models.tiny.pretrain --minutes 40 --out DIR`.
 
-One process writes and encodes rows, this one trains a small Qwen2 with the loss on assistant tokens only. The level
-of the text rises from copying to answering, the learning rate falls along a cosine of the time used. The model is
-exported every few minutes; at the end it is measured from its exported files and its card is written.
+Each worker trains on rows that a process of its own writes (`text.py`), with the loss on assistant tokens only. The
+text rises from copying to answering, the learning rate is constant, then falls along a cosine of the time used. The
+model is exported every few minutes; at the end it is measured from its exported files and its card is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.models.tiny import batches, card, measure, tokenizer
+from understudy.models.tiny import batches, card, measure, muon, tokenizer
 from understudy.models.tiny.text import training_rows
 
 
@@ -27,13 +27,13 @@ class Recipe:
     """Everything that shapes the base, apart from the time given."""
 
     seed: int = 0
-    vocab_size: int = 1024
+    vocab_size: int = 1536
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
     intermediate_size: int = 256
     initializer_range: float = 0.06
-    rope_theta: float = 1_000_000.0
+    rope_theta: float = 10_000_000.0
     previous_token_heads: int = 3
     learning_rate: float = 2e-3
     constant_until: float = 0.3
@@ -41,7 +41,7 @@ class Recipe:
     average_decay: float = 0.998
     warmup_steps: int = 150
     weight_decay: float = 0.05
-    first_batch_tokens: int = 4096
+    first_batch_tokens: int = 5120
     last_batch_tokens: int = 12_288
     level_from: float = 0.02
     level_until: float = 0.25
@@ -78,7 +78,7 @@ def build_model(recipe: Recipe) -> Any:
     return model
 
 
-def copy_circuit(model: Any, recipe: Recipe, sharpness: float = 6.0, match: float = 3.0) -> None:
+def copy_circuit(model: Any, recipe: Recipe, sharpness: float = 6.0, match: float = 2.5) -> None:
     """Starts the first two layers as a rough copying circuit, from which training goes on.
 
     Layer 0: head d - 1 attends d tokens back. RoPE turns a pair of dimensions at frequency f by f per position, so a
@@ -101,7 +101,8 @@ def copy_circuit(model: Any, recipe: Recipe, sharpness: float = 6.0, match: floa
         for layer in model.model.layers:
             layer.mlp.down_proj.weight *= 0.1  # else their noise is five times the embedding and drowns the match
             layer.self_attn.o_proj.weight *= 0.2
-        reads, writes, copies = basis(), basis(), basis()
+        views, copies = basis(), basis()
+        view = views[:size]  # what is known of a token; each look-back head writes it into rows of its own
         for head in range(recipe.previous_token_heads):
             rows = slice(head * size, (head + 1) * size)
             angle = (head + 1) * frequencies
@@ -109,16 +110,18 @@ def copy_circuit(model: Any, recipe: Recipe, sharpness: float = 6.0, match: floa
             first.k_proj.bias[rows] = torch.cat((angle.cos(), angle.sin())) * sharpness
             first.q_proj.weight[rows] *= 0.1
             first.k_proj.weight[rows] *= 0.1
-            first.v_proj.weight[rows] = reads[rows]
-            first.o_proj.weight[:, rows] = 0.1 * writes[rows].T
+            first.v_proj.weight[rows] = view
+            first.o_proj.weight[:, rows] = 0.1 * views[(head + 1) * size : (head + 2) * size].T
         for head in range(recipe.heads - 1):
             rows = slice(head * size, (head + 1) * size)
             second.q_proj.weight[rows] *= 0.1
             second.k_proj.weight[rows] *= 0.1
-            second.q_proj.weight[head * size + slow] = match * reads[: len(slow)]
-            second.k_proj.weight[head * size + slow] = match * writes[: len(slow)]
+            # Match this token with the one before the place, and (halved) the one before with two before it.
+            here, one_back, two_back = (views[at * size : at * size + len(slow)] for at in range(3))
+            second.q_proj.weight[head * size + slow] = match * (here + 0.5 * one_back)
+            second.k_proj.weight[head * size + slow] = match * (one_back + 0.5 * two_back)
             second.v_proj.weight[rows] = copies[rows]
-            second.o_proj.weight[:, rows] = 0.2 * copies[rows].T
+            second.o_proj.weight[:, rows] = 0.4 * copies[rows].T
 
 
 def batch_loss(model: Any, token_ids: Any, loss_mask: Any) -> tuple[Any, float, int]:
@@ -137,7 +140,7 @@ def batch_loss(model: Any, token_ids: Any, loss_mask: Any) -> tuple[Any, float, 
 
 
 def export(model: Any, tokens: Any, directory: Path) -> None:
-    """Writes float16 safetensors, configs and tokenizer; float16 keeps three more bits than bfloat16 and all weights fit."""
+    """Writes float16 safetensors (three bits finer than bfloat16, and all weights fit), configs and tokenizer."""
     import torch
     from transformers import GenerationConfig
 
@@ -160,16 +163,6 @@ def schedule(recipe: Recipe, step: int, progress: float) -> tuple[float, float, 
     return rate * min(1.0, (step + 1) / recipe.warmup_steps), level, budget
 
 
-def optimizer_for(model: Any, recipe: Recipe) -> Any:
-    """AdamW with weight decay on matrices only."""
-    import torch
-
-    flat = [weight for weight in model.parameters() if weight.ndim < 2]
-    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": flat, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), foreach=True)
-
-
 class Exchange:
     """Sums gradients between worker processes through shared memory.
 
@@ -181,7 +174,8 @@ class Exchange:
         import torch
 
         # Two buffers in turn: a worker may fill the next step's while another still reads this one's.
-        self.shared = torch.zeros(2, workers, size).share_memory_()  # (turn, worker, size) float32
+        self.shared: Any = torch.zeros(2, workers, size)  # (turn, worker, size) float32
+        self.shared.share_memory_()  # type: ignore[no-untyped-call]
         self.barrier = context.Barrier(workers)
 
     def total(self, turn: int, worker: int, mine: Any) -> Any:
@@ -202,7 +196,7 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
     model = build_model(recipe).to(device).train()
     weights = list(model.parameters())
     sizes = [weight.numel() for weight in weights]
-    optimizer = optimizer_for(model, recipe)
+    optimizer = muon.Muon(model, recipe.weight_decay)
     average = copy.deepcopy(model)  # running mean of the weights: what is exported
     means = list(average.parameters())
     context = multiprocessing.get_context("spawn")
@@ -221,8 +215,6 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
         while progress < 1.0:
             rate, level.value, tokens_per_step = schedule(recipe, step, progress)
             budget.value = tokens_per_step / recipe.workers
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             batch = queue.get(timeout=600)
             token_ids = torch.from_numpy(batch.token_ids).to(device).long()  # (batch, seq) int64
             loss, hits, count = batch_loss(model, token_ids, torch.from_numpy(batch.loss_mask).to(device))
@@ -236,20 +228,29 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
             for weight, gradient in zip(weights, total[:-6].split(sizes), strict=True):
                 weight.grad.copy_((gradient / count).view_as(weight))
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.step(rate)
             step += 1
             with torch.no_grad():
                 torch._foreach_lerp_(means, weights, max(1 - recipe.average_decay, 1 / step))
             recent.append((loss_sum / count, hits / count))
-            sums = {"tokens": sums["tokens"] + seen, "supervised": sums["supervised"] + count, "rows": sums["rows"] + rows}
+            sums = {
+                "tokens": sums["tokens"] + seen,
+                "supervised": sums["supervised"] + count,
+                "rows": sums["rows"] + rows,
+            }
             now = time.monotonic()
             if worker == 0 and now - shown > 15:
                 shown = now
                 logged = [round(sum(column) / len(recent), 4) for column in zip(*recent, strict=True)]
-                point = {"minutes": round((now - start) / 60, 2), "tokens": int(sums["tokens"]), "level": round(level.value, 2)}
+                point = {
+                    "minutes": round((now - start) / 60, 2),
+                    "tokens": int(sums["tokens"]),
+                    "level": round(level.value, 2),
+                }
                 curve.append(point | {"loss": logged[0], "token_accuracy": logged[1]})
-                print(f"{curve[-1]} step {step} lr {rate:.1e} {sums['tokens'] / (now - start):.0f} tokens/s", flush=True)
+                print(
+                    f"{curve[-1]} step {step} lr {rate:.1e} {sums['tokens'] / (now - start):.0f} tokens/s", flush=True
+                )
                 recent = []
             if worker == 0 and now - exported > recipe.export_every_s:
                 exported = now
@@ -260,9 +261,15 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
         export(average, tokens, out)
     spent = time.monotonic() - start
     return {
-        "parameters": model.num_parameters(), "minutes": round(spent / 60, 2), "optimizer_steps": step,
-        "rows": int(sums["rows"]), "tokens": int(sums["tokens"]), "supervised_tokens": int(sums["supervised"]),
-        "tokens_per_s": round(sums["tokens"] / spent), "device": device, "curve": curve,
+        "parameters": model.num_parameters(),
+        "minutes": round(spent / 60, 2),
+        "optimizer_steps": step,
+        "rows": int(sums["rows"]),
+        "tokens": int(sums["tokens"]),
+        "supervised_tokens": int(sums["supervised"]),
+        "tokens_per_s": round(sums["tokens"] / spent),
+        "device": device,
+        "curve": curve,
     }
 
 
@@ -272,7 +279,8 @@ def train_all(recipe: Recipe, minutes: float, out: Path) -> dict[str, Any]:
     size = sum(weight.numel() for weight in build_model(recipe).parameters()) + 6
     exchange = Exchange(context, recipe.workers, size)
     others = [
-        context.Process(target=train, args=(recipe, minutes, out, exchange, worker)) for worker in range(1, recipe.workers)
+        context.Process(target=train, args=(recipe, minutes, out, exchange, worker))
+        for worker in range(1, recipe.workers)
     ]
     for process in others:
         process.start()

@@ -37,7 +37,7 @@ _LAYOUTS = (
     "Question: {q}\n\nContext:\n{c}",
     "{q}\n\n{c}",
     "Text: {c}\nQ: {q}",
-    "Question: {q}\nContext: {c}\nAnswer:",
+    "{c}\nQuestion: {q}\nAnswer:",
     "### Context\n{c}\n\n### Question\n{q}",
     "<context>\n{c}\n</context>\n\n{q}",
     "Facts:\n{c}\n\n{q}\nAnswer:",
@@ -112,11 +112,13 @@ def _fill(frame: str, relation: Relation, entity: str, value: str, noun: str) ->
 
 
 def _entities(names: Names, domain: Domain, count: int) -> list[str]:
-    """Distinct names; one scene in eight has names that differ only in their last word."""
+    """Distinct names; one scene in sixteen has names that differ only in their last word."""
     rng = names.rng
-    if count > 1 and domain.naming == "title" and rng.random() < 0.12:
+    if count > 1 and domain.naming == "title" and rng.random() < 0.06:
         stem = f"{names.cap()} {names.cap()}" if rng.random() < 0.5 else names.cap()
-        return [f"{stem} {end}" for end in rng.sample(("I", "II", "III", "1", "2", "3", names.cap(), names.cap()), count)]
+        return [
+            f"{stem} {end}" for end in rng.sample(("I", "II", "III", "1", "2", "3", names.cap(), names.cap()), count)
+        ]
     found: list[str] = []
     while len(found) < count:
         name: str = getattr(names, domain.naming)()
@@ -126,13 +128,15 @@ def _entities(names: Names, domain: Domain, count: int) -> list[str]:
 
 
 def _mention(rng: random.Random, domain: Domain, entity: str) -> str:
-    return f"the {domain.noun} {entity}" if rng.random() < 0.2 else entity
+    return f"the {domain.noun} {entity}" if rng.random() < 0.12 else entity
 
 
-def _blocks(names: Names, domain: Domain, entities: list[str], facts: dict[tuple[int, Relation], str]) -> list[list[str]]:
+def _blocks(
+    names: Names, domain: Domain, entities: list[str], facts: dict[tuple[int, Relation], str]
+) -> list[list[str]]:
     """Sentences per entity; in some scenes later sentences say "it" instead of the name."""
     rng = names.rng
-    pronouns = domain.naming != "person" and rng.random() < 0.2
+    pronouns = domain.naming != "person" and rng.random() < 0.1
     blocks: list[list[str]] = [[] for _ in entities]
     for (index, relation), value in facts.items():
         frame = rng.choice(FRAMES[relation.kind].facts)
@@ -164,7 +168,7 @@ def write_scene(names: Names, level: float, domain: Domain | None = None) -> Sce
     """Draws entities and facts and writes the context."""
     rng = names.rng
     if domain is None:
-        domain = made_up(names) if rng.random() < 0.35 else rng.choice(DOMAINS)
+        domain = made_up(names) if rng.random() < 0.3 else rng.choice(DOMAINS)
     most = 1 + (rng.random() < 0.5 + level) + 2 * (rng.random() < level)
     count = rng.randint(1, most)
     size = rng.randint(2, 3 + round(2 * level * rng.random()))
@@ -204,9 +208,13 @@ def _two(names: Names, scene: Scene, index: int) -> Ask | None:
     q_2, a_2 = (text.replace("the {n} of {e}", "its {n}") for text in (q_2, a_2))
     frame = rng.choice(("{a} and {b}?", "{a}, and {b}?", "Tell me two things: {a}, and {b}?"))
     parts = (_fill(q_1, first, entity, "", noun), _fill(q_2, second, "it", "", noun))
-    question = frame.format(a=parts[0] if frame[0] == "{" else parts[0][0].lower() + parts[0][1:], b=parts[1][0].lower() + parts[1][1:])
+    question = frame.format(
+        a=parts[0] if frame[0] == "{" else parts[0][0].lower() + parts[0][1:], b=parts[1][0].lower() + parts[1][1:]
+    )
     end = _fill("x" + a_2, second, "it", values[1], noun)[1:]
-    return Ask("two", question, f"{_fill(a_1, first, entity, values[0], noun)}, and {end}.", scene.entities[index], values)
+    return Ask(
+        "two", question, f"{_fill(a_1, first, entity, values[0], noun)}, and {end}.", scene.entities[index], values
+    )
 
 
 def ask(names: Names, scene: Scene, kind: str = "") -> Ask | None:
@@ -233,8 +241,11 @@ def ask(names: Names, scene: Scene, kind: str = "") -> Ask | None:
         entity = _mention(rng, scene.domain, entity)
     noun = scene.domain.noun
     return Ask(
-        label, _fill(question, relation, entity, value, noun), _fill(answer, relation, entity, value, noun),
-        scene.entities[index], copied,
+        label,
+        _fill(question, relation, entity, value, noun),
+        _fill(answer, relation, entity, value, noun),
+        scene.entities[index],
+        copied,
     )
 
 
@@ -250,7 +261,7 @@ def _prompt(rng: random.Random, layout: str, scene: Scene, question: str) -> str
     text = layout.format(c=scene.text, q=question)
     if rng.random() < 0.2:
         line = rng.choice(_INSTRUCTIONS)
-        return f"{line}\n\n{text}" if rng.random() < 0.7 else f"{text}\n\n{line}"
+        return f"{line}\n\n{text}"
     return text
 
 
@@ -315,7 +326,17 @@ def shots_row(names: Names, level: float, turns: int, unusual: bool) -> Row:
 def _some_words(names: Names) -> str:
     """Loose words, names and numbers."""
     rng = names.rng
-    makers = (names.plain, names.plain, names.cap, names.person, names.title, names.number, names.code, names.amount, names.when)
+    makers = (
+        names.plain,
+        names.plain,
+        names.cap,
+        names.person,
+        names.title,
+        names.number,
+        names.code,
+        names.amount,
+        names.when,
+    )
     return rng.choice((" ", " ", ", ", "\n")).join(rng.choice(makers)() for _ in range(rng.randint(3, 14)))
 
 
@@ -353,12 +374,16 @@ def listing_row(names: Names, level: float) -> Row:
     noun = scene.domain.noun
     if rng.random() < 0.5:
         relations = [
-            _fill(FRAMES[rel.kind].asks[0][1], rel, scene.entities[at], value, noun) for (at, rel), value in scene.facts.items()
+            _fill(FRAMES[rel.kind].asks[0][1], rel, scene.entities[at], value, noun)
+            for (at, rel), value in scene.facts.items()
         ]
-        return Row("note", [
-            _message("user", f"Write one sentence for each line.\n\n{_card(rng, scene)}"),
-            _message("assistant", " ".join(relations)),
-        ])
+        return Row(
+            "note",
+            [
+                _message("user", f"Write one sentence for each line.\n\n{_card(rng, scene)}"),
+                _message("assistant", " ".join(relations)),
+            ],
+        )
     # The order of first mention is the order of the answer.
     known = sorted(scene.entities, key=scene.text.find)
     if rng.random() < 0.5:
@@ -374,7 +399,7 @@ def training_row(names: Names, level: float) -> Row:
     """One row of the mixture: mostly copying at level 0, mostly questions at level 1."""
     rng = names.rng
     draw = rng.random()
-    copy, lookup, shots = 0.5 - 0.44 * level, 0.25 - 0.2 * level, 0.05 * level
+    copy, lookup, shots = 0.5 - 0.4 * level, 0.25 - 0.2 * level, 0.05 * level
     if draw < copy:
         return repeat_row(names, level)
     if draw < copy + lookup:
