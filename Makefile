@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench bench-real bench-controls clean
+.PHONY: help setup demo test test-fast check format bench bench-real bench-controls bench-kills docs lock-stages clean
 
 DEMO ?= demo
 DATA ?= ../shared/data
@@ -94,6 +94,15 @@ bench-real: setup  ## fine-tune on public data in DATA; writes benchmarks/result
 
 bench-controls: setup  ## four runs that must fail the gate; writes benchmarks/results/controls.json
 	"$(PY)" -m benchmarks.controls
+
+bench-kills: setup  ## kill -9 and Ctrl-C in every step; writes benchmarks/results/kills.json
+	"$(PY)" -m benchmarks.kills
+
+docs: setup  ## write docs/commands.md from a finished ./demo
+	"$(PY)" -m benchmarks.commands --demo "$(DEMO)"
+
+lock-stages: setup  ## renew understudy/stages.lock after a change that a revision covers
+	"$(PY)" -c "import understudy.stages; from understudy.core.source import write_lock; write_lock()"
 
 clean:  ## remove caches and build outputs; .venv, ./demo and ./work stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -33,9 +33,9 @@ SHOWN: list[tuple[str, list[list[str]]]] = [
     ("simulate", []),
 ]
 NOTES = {
-    "run": "A run that had everything to do prints one line per finished step (with a progress bar in a terminal), then "
-    "the same summary as `show`. Exit codes: 0 passed, 7 the gate said no, 2 configuration, 3 data, 4 remote, 5 resources,"
-    " 6 integrity, 75 busy, 130 interrupted.",
+    "run": "A run with something to do prints one line per finished step (with a progress bar in a terminal), then the "
+    "same summary as `show`. Exit codes: 0 passed, 7 the gate said no, 2 configuration, 3 data, 4 remote, 5 resources, "
+    "6 integrity, 75 busy, 130 interrupted.",
     "step": "What an orchestrator calls. `understudy plan --bind` writes the plan and prints its path.",
     "serve": "OpenAI chat completions on `http://127.0.0.1:8080/v1`, streaming and not; any OpenAI client works with "
     "`model` set to `understudy`. The reply's `model` and the header `x-understudy-served-by` name the version.",

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from thread import SMALL, make_project, understudy  # noqa: E402
+from thread import SMALL, make_project, understudy
 
 RESULTS = Path(__file__).resolve().parent / "results" / "kills.json"
 

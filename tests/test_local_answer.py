@@ -183,7 +183,7 @@ def test_every_answer_is_kept_in_order(model: LocalModel, tmp_path: Path) -> Non
     seen: list[tuple[int, int]] = []
     cfg = AnswerConfig(max_new_tokens=8, batch_size=1)
     for out in (tmp_path / "a", tmp_path / "b"):
-        ledger = answer(cfg, model, EXAMPLES, out, name="base", prompt_set="dev", progress=lambda *x: seen.append(x))
+        ledger = answer(cfg, model, EXAMPLES, out, name="base", progress=lambda *x: seen.append(x))
         assert ledger.balanced and ledger.rows_out == 4
     for name in ("answers.jsonl", "answers.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -198,7 +198,7 @@ def test_every_answer_is_kept_in_order(model: LocalModel, tmp_path: Path) -> Non
 
 def test_samples_are_drawn_apart_and_named_by_their_setting(model: LocalModel, tmp_path: Path) -> None:
     cfg = AnswerConfig(max_new_tokens=8, temperature=0.7, top_p=0.9, samples=3)
-    answer(cfg, model, EXAMPLES, tmp_path, name="base", prompt_set="dev")
+    answer(cfg, model, EXAMPLES, tmp_path, name="base")
     rows = list(read_jsonl(tmp_path / "answers.jsonl"))
     assert [(r["id"], r["sample"]) for r in rows] == [(e.id, s) for e in EXAMPLES for s in range(3)]
     assert {r["setting"] for r in rows} == {"t=0.7,p=0.9"}
@@ -231,17 +231,17 @@ def test_shots_are_earlier_turns_and_settings_that_do_not_fit_are_left_out(model
     shots = {k: choose_shots(pool, k, 0) for k in (1, 2, 30)}
     recorder = Recorder(limit=9)
     asked = Example("p", [{"role": "system", "content": "Brief."}, *EXAMPLES[0].messages])
-    ledger = answer(AnswerConfig(), recorder, [asked], tmp_path / "a", name="x", prompt_set="dev", shots=shots)
+    ledger = answer(AnswerConfig(), recorder, [asked], tmp_path / "a", name="x", shots=shots)
     assert recorder.asked[1] == [asked.messages[0], *(m for s in shots[2] for m in s.messages), asked.messages[1]]
     assert ledger.notes == {"shots_too_long": 1} and ledger.rows_out == 2
     assert json.loads((tmp_path / "a/answers.json").read_text())["settings"] == ["k=1", "k=2"]
     assert next(read_jsonl(tmp_path / "a/answers.jsonl"))["loss_sum"] is None
-    ledger = answer(AnswerConfig(), model, EXAMPLES, tmp_path / "b", name="x", prompt_set="dev", shots=shots)
+    ledger = answer(AnswerConfig(), model, EXAMPLES, tmp_path / "b", name="x", shots=shots)
     assert ledger.notes == {"shots_too_long": 1}
     assert [r["setting"] for r in read_jsonl(tmp_path / "b/answers.jsonl")] == ["k=1"] * 4 + ["k=2"] * 4
     left = model.context - model.prompt_tokens(with_shots(EXAMPLES[0], shots[2]).prompt)
     cramped = AnswerConfig(max_new_tokens=left + 1)  # the prompt with two shots fits, a whole answer no longer does
-    answer(cramped, model, EXAMPLES[:1], tmp_path / "c", name="x", prompt_set="dev", shots=shots)
+    answer(cramped, model, EXAMPLES[:1], tmp_path / "c", name="x", shots=shots)
     assert [r["setting"] for r in read_jsonl(tmp_path / "c/answers.jsonl")] == ["k=1"]
 
 

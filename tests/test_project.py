@@ -201,7 +201,9 @@ def test_serve_answers_as_the_champion_did_with_no_simulator_there(project: Path
             url = next(word for line in process.stderr or () for word in line.split() if word.startswith("http://"))
             client = OpenAI(base_url=url.rstrip("/").removesuffix("/v1") + "/v1", api_key="none", max_retries=0)
             for row in held:
-                raw = client.chat.completions.with_raw_response.create(model="understudy", messages=row["messages"][:-1])
+                raw = client.chat.completions.with_raw_response.create(
+                    model="understudy", messages=row["messages"][:-1]
+                )
                 reply = raw.parse()
                 assert reply.choices[0].message.content == stored[row["id"]]
                 assert raw.headers["x-understudy-served-by"] == reply.model == "understudy v1"

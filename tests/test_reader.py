@@ -150,7 +150,8 @@ def test_a_cut_last_row_is_quarantined_and_the_earlier_kept(tmp_path: Path) -> N
     assert reasons(read(tmp_path / "a.csv", b"id,text\n1,a\n2")[0]) == ["ok", "ROW_TRUNCATED"]
     assert reasons(read(tmp_path / "a.csv", b'id,text\n1,a\n2,"b')[0]) == ["ok", "ROW_TRUNCATED"]
     for cut in (b'[{"a": 1}, {"a"', b'[{"a": 1}, ', b'[{"a": 1}, {"a": 2}'):
-        assert reasons(read(tmp_path / "a.json", cut)[0]) == ["ok", "ROW_TRUNCATED"]
+        items, _ = read(tmp_path / "a.json", cut)
+        assert reasons(items) == ["ok", "ROW_TRUNCATED"] and items[1].offset == 10
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.json"])

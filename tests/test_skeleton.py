@@ -28,8 +28,8 @@ PACKAGE = ROOT / "understudy"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 500, 60, 7
-LONGER = {("understudy/train/sft.py", "train"): 150}
-"""Functions that may be longer, with their own limit: the training loop."""
+LONGER = {("understudy/train/sft.py", "train"): 150, ("understudy/models/tiny/pretrain.py", "train"): 150}
+"""Functions that may be longer, with their own limit: the training loops."""
 
 HEAVY = ("alembic", "fastapi", "mlflow", "numpy", "openai", "peft", "sacrebleu", "sqlalchemy", "tokenizers", "torch")
 HEAVY += ("transformers", "uvicorn")

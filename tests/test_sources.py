@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from understudy.config import CollectConfig, FieldMap, SourceConfig
 from understudy.core.records import Ledger, digest, read_jsonl
-from understudy.data.sources import collect, file_digest, source_digests
+from understudy.data.sources import _items, collect, file_digest, source_digests
 from understudy.data.sql import check_query
 from understudy.errors import ConfigError, DataError, RemoteError, UnderstudyError
 
@@ -107,6 +107,15 @@ def test_one_file_twice_or_inside_the_output_is_refused(tmp_path: Path) -> None:
 def test_a_suffix_that_lies_is_told(tmp_path: Path, data: bytes) -> None:
     put(tmp_path, "a.jsonl", data + b"\n")
     assert code(tmp_path, source()).code == "FILE_KIND"
+
+
+def test_a_file_that_changes_while_it_is_read_stops_the_run(tmp_path: Path) -> None:
+    put(tmp_path, "a.jsonl", [{"text": "x"}, {"text": "y"}])
+    reading = _items(source(), tmp_path, {})
+    next(reading)
+    put(tmp_path, "a.jsonl", [{"text": "x"}])
+    with pytest.raises(DataError, match="FILE_CHANGED"):
+        list(reading)
 
 
 # --- columns
@@ -311,7 +320,7 @@ def test_a_query_is_read_in_its_own_order(shop: Path) -> None:
     ("text", "wanted"),
     [
         ("SELEC id FROM t", "SQL_WRITE"), ("DELETE FROM t", "SQL_WRITE"), ("", "SQL_WRITE"),
-        ("SELECT 1; DELETE FROM t", "SQL_WRITE"),
+        ("SELECT 1; DELETE FROM t", "SQL_WRITE"), ("SELECT 1; SELECT 2", "SQL_WRITE"),
         ("WITH x AS (DELETE FROM t RETURNING id) SELECT * FROM x", "SQL_WRITE"),
         ("SELECT id INTO u FROM t", "SQL_WRITE"), ("SELECT 'a\\'; DROP TABLE t; --'", "SQL_WRITE"),
         ("SELECT id FROM", "SQL_SYNTAX"), ("SELECT id FROM nowhere", "SQL_SYNTAX"),

@@ -15,7 +15,7 @@ from test_service import Reply, Scripted, _close, chat, client, error, serving  
 
 from understudy.config import SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl
-from understudy.data.synthesize import normalised, prompt_key, quota, synthesize
+from understudy.data.synthesize import Material, normalised, prompt_key, quota, synthesize
 from understudy.errors import DataError, RemoteError
 from understudy.models.service import ServiceModel
 from understudy.models.simulated import Faults, SimulatedService
@@ -59,8 +59,10 @@ CFG = SynthesizeConfig(rows=24, rows_per_call=2, seeds_per_call=3)
 
 def run(teacher: ServiceModel, out: Path, wanted: dict[str, int] | None = None, **changes: Any) -> Ledger:
     cfg = changes.pop("cfg", CFG)
-    given = {"seeds": SEEDS, "documents": DOCUMENTS, "round": 1, "earlier": set(), **changes}
-    return synthesize(cfg, teacher, quota=wanted or {"who": 12, "when": 12}, out=out, **given)
+    given = {"seeds": SEEDS, "documents": DOCUMENTS, "earlier": set(), **changes}
+    round_number = given.pop("round", 1)
+    quota = wanted or {"who": 12, "when": 12}
+    return synthesize(cfg, teacher, Material(**given), quota=quota, round=round_number, out=out)
 
 
 def kept(out: Path) -> list[Example]:

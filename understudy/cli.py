@@ -114,11 +114,21 @@ def run(
         _note_changed(project, current, fresh)
         with RunWatcher(quiet) as watcher:
             outcomes = project.execute(current, built, watcher)
+    _note_edited(project)
     if watcher.cached == len(outcomes):
         typer.echo(f"nothing to do: all {len(outcomes)} steps of {current.id} are there")
     else:
         print_summary(summarise(project, current))
     require_passed(verdict_of([o.artifact for o in outcomes]), current.id)
+
+
+def _note_edited(project: Any) -> None:
+    from understudy.core.records import sha256_file
+
+    now = sha256_file(project.root / "understudy.yaml")
+    if now != project.loaded.digest:
+        was = project.loaded.digest
+        typer.echo(f"note: understudy.yaml changed during the run ({was[:8]} > {now[:8]}); this run used {was[:8]}", err=True)
 
 
 def _note_changed(project: Any, current: Any, fresh: bool) -> None:

@@ -150,9 +150,7 @@ class Lifecycle:
         settings = {**self.config.answer.model_dump(), "shots": []}
         ask = c.AskStep(**settings, service=self.config.service)
         answers = s.ask_service.step(ask, name="answer-held-service", data=self.data, held=self.held)
-        return s.score_held.step(
-            self._grades("service"), name="score-held-service", answers=answers, held=self.held
-        )
+        return s.score_held.step(self._grades("service"), name="score-held-service", answers=answers, held=self.held)
 
     def _champion(self) -> Step | None:
         if not self.bound.champion:
@@ -193,9 +191,7 @@ class Lifecycle:
         if len(rounds) == 1:
             return rounds[0].checkpoint
         settings = c.SelectStep(metric=self.dev_metric)
-        return s.select.step(
-            settings, checkpoints=[r.checkpoint for r in rounds], scores=[r.scores for r in rounds]
-        )
+        return s.select.step(settings, checkpoints=[r.checkpoint for r in rounds], scores=[r.scores for r in rounds])
 
     def _register(self, verdict: Step, candidate: Step) -> Step:
         settings = c.RegisterStep(

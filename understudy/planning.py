@@ -121,4 +121,3 @@ def _needed(project: Project) -> set[Path]:
             if parent not in keep and parent.exists():
                 frontier.append(parent)
     return keep
-

@@ -211,7 +211,9 @@ class Project:
 
         registry = Registry(self.root, str(release.facts["name"]))
         held = json.loads((release.path / "release.json").read_text("utf-8")).get("held", {})
-        metrics = {f"{m}_{k}": float(v[k]) for m, v in held.get("candidate", {}).items() for k in ("value", "low", "high")}
+        metrics = {
+            f"{m}_{k}": float(v[k]) for m, v in held.get("candidate", {}).items() for k in ("value", "low", "high")
+        }
         tags = {"run": run.id if run else "", "control": str(release.facts.get("control") or "")}
         return registry.register(release.path, release.content_digest, tags=tags, metrics=metrics)
 

@@ -74,9 +74,7 @@ def hold(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path)
 
 
 @stage(revision=1, needs=Needs(retries=1))
-def synthesize(
-    cfg: c.SynthesizeStep, data: Dataset, previous: list[Dataset], dev: Scores | None, out: Path
-) -> Dataset:
+def synthesize(cfg: c.SynthesizeStep, data: Dataset, previous: list[Dataset], dev: Scores | None, out: Path) -> Dataset:
     """Have the teacher write more examples from the seed pairs and training documents, for what dev failed on."""
     from understudy.data import synthesize as work
     from understudy.models.connect import connect
@@ -89,11 +87,9 @@ def synthesize(
         ledger = work.synthesize(
             cfg,
             teacher,
-            seeds=seeds,
-            documents=documents,
+            work.Material(seeds, documents, earlier),
             quota=work.quota(cfg, counts, _greedy_rows(dev) if dev else None, cfg.metric, cfg.targeted),
             round=cfg.round,
-            earlier=earlier,
             out=out,
             progress=current().progress,
         )
@@ -146,18 +142,25 @@ def select(cfg: c.SelectStep, checkpoints: list[Checkpoint], scores: list[Scores
     values = [load_summary(s.path)["greedy"][cfg.metric]["value"] for s in scores]
     best = max(range(len(values)), key=lambda i: (values[i], -i))
     copy_tree(checkpoints[best].path, out)
-    return Checkpoint(out, facts={"chosen": checkpoints[best].name, "dev": dict(zip(_names(scores), values, strict=True))})
+    return Checkpoint(
+        out, facts={"chosen": checkpoints[best].name, "dev": dict(zip(_names(scores), values, strict=True))}
+    )
 
 
 @stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
 def answer(cfg: c.AnswerStep, model: Base | Checkpoint, data: Dataset, out: Path) -> Answers:
     """A model's answers to the dev prompts; the base also answers with few-shot prompts."""
-    return _answer(cfg, model, data, "dev", read_examples(data.path / "dev.jsonl"), out)
+    return _answer(cfg, model, data, read_examples(data.path / "dev.jsonl"), out)
 
 
 @stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
 def answer_held(
-    cfg: c.AnswerStep, model: Base | Checkpoint | Release, data: Dataset, held: HeldSet, choice: Scores | None, out: Path
+    cfg: c.AnswerStep,
+    model: Base | Checkpoint | Release,
+    data: Dataset,
+    held: HeldSet,
+    choice: Scores | None,
+    out: Path,
 ) -> Answers:
     """A model's answers to the held prompts; `choice` are the dev scores that pick the few-shot setting."""
     from understudy.evals.score import best_setting
@@ -165,7 +168,7 @@ def answer_held(
     if choice:
         k = int(best_setting(choice.path, cfg.metric, prefix="k=").removeprefix("k="))
         cfg = cfg.model_copy(update={"shots": [k]})
-    return _answer(cfg, model, data, "held", read_examples(held.path / "held.jsonl"), out)
+    return _answer(cfg, model, data, read_examples(held.path / "held.jsonl"), out)
 
 
 @stage(revision=1, needs=Needs(retries=1))
@@ -177,7 +180,7 @@ def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answ
     seeds = read_examples(data.path / "seed.jsonl")
     prompts = read_examples(held.path / "held.jsonl")
     with connect(cfg.service, role="service", cache=_cache(), knowledge=seeds) as service:
-        ledger = work(cfg, service, prompts, out, name="service", prompt_set="held", progress=_count())
+        ledger = work(cfg, service, prompts, out, name="service", progress=_count())
         return _answers(out, ledger, service.identity)
 
 
@@ -214,7 +217,9 @@ def gate(
 
 
 @stage(revision=1)
-def register(cfg: c.RegisterStep, verdict: Verdict, checkpoint: Checkpoint, base: Base, data: Dataset, out: Path) -> Release:
+def register(
+    cfg: c.RegisterStep, verdict: Verdict, checkpoint: Checkpoint, base: Base, data: Dataset, out: Path
+) -> Release:
     """Package the candidate with its model card; register it as the champion when the verdict allows it."""
     from understudy.evals.release import write_release
 
@@ -276,7 +281,9 @@ def _count() -> Callable[[int, int], None]:
     return lambda done, total: progress(done, total, {})
 
 
-def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompt_set: str, prompts: list[Example], out: Path) -> Answers:
+def _answer(
+    cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Example], out: Path
+) -> Answers:
     from understudy.evals.answer import answer as work
     from understudy.evals.answer import choose_shots
     from understudy.models.local import LocalModel
@@ -285,9 +292,7 @@ def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompt_set: str, 
     seeds = read_examples(seeds_file) if cfg.shots and seeds_file.is_file() else []
     shots = {k: choose_shots(seeds, k, cfg.seed) for k in cfg.shots if k <= len(seeds)}
     local = LocalModel(model.path / "model", batch_size=cfg.batch_size)
-    ledger = work(
-        cfg, local, prompts, out, name=cfg.who, prompt_set=prompt_set, shots=shots or None, progress=_count()
-    )
+    ledger = work(cfg, local, prompts, out, name=cfg.who, shots=shots or None, progress=_count())
     return _answers(out, ledger, local.identity)
 
 

@@ -68,7 +68,9 @@ class Plan:
         except FileNotFoundError:
             raise ConfigError("PLAN_NOT_FOUND", path, "no such file", "understudy plan --bind writes one") from None
         except (ValueError, KeyError, TypeError) as e:
-            raise ConfigError("PLAN_SYNTAX", path, f"is no plan ({type(e).__name__})", "understudy plan --bind") from None
+            raise ConfigError(
+                "PLAN_SYNTAX", path, f"is no plan ({type(e).__name__})", "understudy plan --bind"
+            ) from None
         if schema != SCHEMA:
             raise ConfigError("PLAN_VERSION", path, f"schema {schema}; this release reads {SCHEMA}", "upgrade")
         built: dict[str, Step] = {}

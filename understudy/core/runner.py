@@ -66,7 +66,10 @@ class Runner:
             if found:
                 return self._outcome(step, found, "cached")
             inputs = {key: self._load(step, value) for key, value in step.inputs.items()}
-            if step.skip_if and self._require(step.skip_if.of, step).facts.get(step.skip_if.field) == step.skip_if.equals:
+            if (
+                step.skip_if
+                and self._require(step.skip_if.of, step).facts.get(step.skip_if.field) == step.skip_if.equals
+            ):
                 return self._skip(step)
             return self._attempts(step, inputs)
 
@@ -82,7 +85,10 @@ class Runner:
         found = self.find(wanted)
         if found is None:
             raise IntegrityError(
-                "INPUT_MISSING", for_step.name, f"its input {wanted.name} is not in the store", f"run {wanted.name} first"
+                "INPUT_MISSING",
+                for_step.name,
+                f"its input {wanted.name} is not in the store",
+                f"run {wanted.name} first",
             )
         return found
 

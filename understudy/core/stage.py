@@ -92,16 +92,16 @@ class Stage:
     def __call__(self, *args: Any, **kwargs: Any) -> Artifact:
         return self.function(*args, **kwargs)
 
-    def step(
-        self, config: BaseModel, *, name: str | None = None, skip_if: SkipIf | None = None, **inputs: Any
-    ) -> Step:
+    def step(self, config: BaseModel, *, name: str | None = None, skip_if: SkipIf | None = None, **inputs: Any) -> Step:
         """Declare one call; raises ConfigError when an edge is missing or of the wrong kind."""
         name = name or self.name
         if not isinstance(config, self.config_type):
             wanted = self.config_type.__name__
             raise ConfigError("EDGE_CONFIG", name, f"config is {type(config).__name__}, {self.name} wants {wanted}")
         if unknown := sorted(set(inputs) - set(self.edges)):
-            raise ConfigError("EDGE_UNKNOWN", name, f"{self.name} has no input {unknown[0]}", f"it has {list(self.edges)}")
+            raise ConfigError(
+                "EDGE_UNKNOWN", name, f"{self.name} has no input {unknown[0]}", f"it has {list(self.edges)}"
+            )
         for edge_name, edge in self.edges.items():
             _check_edge(f"{name}.{edge_name}", edge, inputs.get(edge_name))
         resolved = {key: inputs.get(key) for key in self.edges}

@@ -11,7 +11,7 @@ from understudy.core.records import Example, Ledger, digest, read_examples, writ
 def sabotage(control: str, train: Sequence[Path], out: Path) -> Ledger:
     """Write `train.jsonl` with every example of `train` broken as `control` says.
 
-    `shuffled_answers` gives each prompt another prompt's answer; `blanked_contexts` takes the context out of the prompt.
+    `shuffled_answers` gives each prompt another prompt's answer; `blanked_contexts` takes contexts out of prompts.
     """
     examples = [e for path in train for e in read_examples(path)]
     broken = _shuffled(examples) if control == "shuffled_answers" else [_blanked(e) for e in examples]

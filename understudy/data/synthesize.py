@@ -141,23 +141,31 @@ def quota(
     return _apportion(cfg.rows, {name: floor + (1 - FLOOR) * weight / total for name, weight in aimed.items()})
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What the teacher writes from; `earlier` holds the `prompt_key` of every row of earlier rounds."""
+
+    seeds: list[Example]
+    documents: list[Document]
+    earlier: set[str]
+
+
 def synthesize(
     cfg: SynthesizeConfig,
     teacher: Teacher,
+    material: Material,
     *,
-    seeds: list[Example],
-    documents: list[Document],
     quota: dict[str, int],
     round: int,
-    earlier: set[str],
     out: Path,
     progress: Progress | None = None,
 ) -> Ledger:
-    """Write `train.jsonl` and `rejects.jsonl`; `earlier` holds the `prompt_key` of every row of earlier rounds.
+    """Write `train.jsonl` and `rejects.jsonl` with the rows that the quota asks for.
 
     Raises DataError SYNTH_YIELD or SYNTH_COLLAPSE when the first requests show that the teacher does not do the job,
     RemoteError when the service does not answer.
     """
+    seeds, documents, earlier = material.seeds, material.documents, material.earlier
     if not documents:
         raise DataError("SYNTH_NO_DOCUMENTS", "synthesize", "there is no training document", "check `sources`")
     wanted = {category: rows for category, rows in quota.items() if rows > 0}

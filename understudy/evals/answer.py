@@ -39,7 +39,6 @@ def answer(
     out: Path,
     *,
     name: str,
-    prompt_set: str,
     shots: dict[int, list[Example]] | None = None,
     progress: Progress | None = None,
 ) -> Ledger:
@@ -76,7 +75,7 @@ def answer(
     if len(names) < len(settings):
         ledger.note("shots_too_long", len(settings) - len(names))
     ledger.rows_in = ledger.rows_out = write_jsonl(out / "answers.jsonl", rows)
-    about = {"model": name, "identity": model.identity, "prompts": prompt_set, "settings": names}
+    about = {"model": name, "identity": model.identity, "settings": names}
     for file, value in (("answers.json", about), ("measured.json", measured)):
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (out / file).write_text(text, encoding="utf-8")

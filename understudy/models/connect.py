@@ -29,6 +29,8 @@ def connect(
 
     # What a simulated service knows is no part of a request, so each knowledge has a cache of its own.
     known = cache / f"simulated-{digest([e.to_json() for e in knowledge], 12)}" if cache else None
-    with SimulatedService(knowledge, wrong_rate=cfg.wrong_rate) as service:
-        with closing(ServiceModel(cfg, base_url=service.base_url, cache=known, role=role)) as model:
-            yield model
+    with (
+        SimulatedService(knowledge, wrong_rate=cfg.wrong_rate) as service,
+        closing(ServiceModel(cfg, base_url=service.base_url, cache=known, role=role)) as model,
+    ):
+        yield model

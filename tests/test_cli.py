@@ -1,0 +1,158 @@
+"""The command line as a user meets it: starts fast, one line per error, the right exit code, -C anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from thread import understudy
+
+CONFIG = """
+version: 1
+name: tiny-task
+sources:
+  - {path: data/rows.jsonl, fields: {prompt: q, response: a}}
+gate: {metric: exact, bar: null, must_beat: []}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    rows = [{"q": f"What is {i} plus {i}?", "a": str(2 * i)} for i in range(40)]
+    (tmp_path / "data" / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "understudy.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def one_line(result: subprocess.CompletedProcess[str], code: str, status: int) -> str:
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("warning")]
+    assert result.returncode == status, result.stderr
+    assert len(lines) == 1 and lines[0].startswith(f"error[{code}]"), result.stderr
+    return lines[0]
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
+    code = "import sys; sys.argv = ['understudy', '--help']\nfrom understudy.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'transformers', 'mlflow', 'numpy', 'sqlalchemy', 'openai', 'jinja2', 'ruamel.yaml'}\n"
+    code += "print('LOADED', sorted(heavy & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "LOADED []" in result.stdout
+    for command in "init check schema plan run step runs show explain gc simulate serve".split():
+        assert f"\n  {command} " in result.stdout
+
+
+def test_directory_may_stand_before_or_after_the_command(project: Path) -> None:
+    before = understudy("-C", str(project), "plan")
+    after = understudy("plan", "-C", str(project))
+    glued = understudy(f"-C{project}", "plan")
+    assert before.returncode == after.returncode == glued.returncode == 0, before.stderr
+    assert before.stdout == after.stdout == glued.stdout and "collect" in before.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "status"),
+    [
+        (["plan", "-C", "nowhere-at-all"], "DIRECTORY", 2),
+        (["plan", "-C"], "USAGE", 2),
+        (["plan"], "CFG_NOT_FOUND", 2),
+        (["frobnicate"], "USAGE", 2),
+        (["run", "--nonsense"], "USAGE", 2),
+        (["schema", "nonsense"], "USAGE", 2),
+    ],
+)
+def test_wrong_calls_get_one_line(tmp_path: Path, args: list[str], code: str, status: int) -> None:
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        one_line(understudy(*args), code, status)
+    finally:
+        os.chdir(here)
+
+
+def test_errors_are_json_when_asked(tmp_path: Path) -> None:
+    result = understudy("show", "--json", "-C", str(tmp_path))
+    error = json.loads(result.stderr)
+    assert result.returncode == 2 and error["code"] in ("NO_RUN", "CFG_NOT_FOUND") and error["exit"] == 2
+
+
+def test_init_writes_a_project_that_check_reads(tmp_path: Path) -> None:
+    target = tmp_path / "my-task"
+    assert understudy("init", str(target)).returncode == 0
+    one_line(understudy("init", str(target)), "CFG_EXISTS", 2)
+    missing = one_line(understudy("check", "-C", str(target)), "SOURCE_NOT_FOUND", 2)
+    assert "data/" in missing
+
+
+def test_check_names_an_unset_variable_and_never_its_value(project: Path) -> None:
+    more = "coverage: {path: data/rows.jsonl, fields: {prompt: q, response: a}}\n"
+    (project / "data" / "pairs.jsonl").write_text((project / "data" / "rows.jsonl").read_text())
+    more = more.replace("rows.jsonl", "pairs.jsonl")
+    more += "teacher: {provider: openai, base_url: 'http://127.0.0.1:9/v1', model: m, api_key: '${env:MY_TEACHER_KEY}'}\n"
+    (project / "understudy.yaml").write_text(CONFIG + more)
+    unset = one_line(understudy("check", "-C", str(project)), "ENV_MISSING", 2)
+    assert "MY_TEACHER_KEY" in unset
+    broken = one_line(understudy("check", "-C", str(project), MY_TEACHER_KEY="sec\nret"), "ENV_MISSING", 2)
+    assert "MY_TEACHER_KEY" in broken and "sec" not in broken
+    assert understudy("check", "-C", str(project), MY_TEACHER_KEY="fine").returncode == 0
+
+
+def test_unknown_run_and_step_are_named(project: Path) -> None:
+    one_line(understudy("show", "-C", str(project)), "NO_RUN", 2)
+    assert understudy("plan", "--bind", "-C", str(project)).returncode == 0
+    assert "run-0001" in one_line(understudy("show", "run-9999", "-C", str(project)), "NO_RUN", 2)
+    one_line(understudy("explain", "nonsense", "-C", str(project)), "STEP_UNKNOWN", 2)
+    one_line(understudy("run", "--control", "nonsense", "-C", str(project)), "CONTROL_UNKNOWN", 2)
+
+
+def test_bad_rows_beyond_the_limit_stop_with_exit_3_and_lose_nothing(project: Path) -> None:
+    rows = project / "data" / "rows.jsonl"
+    content = rows.read_text() + "{broken\n" * 3
+    rows.write_text(content)
+    (project / "understudy.yaml").write_text(CONFIG.replace("fields:", "max_bad_rows: 2, fields:"))
+    line = one_line(understudy("run", "--quiet", "-C", str(project)), "BAD_ROWS", 3)
+    assert "rows.jsonl" in line and rows.read_text() == content
+    (project / "understudy.yaml").write_text(CONFIG.replace("fields:", "max_bad_rows: 3, fields:"))
+    plan = understudy("plan", "--bind", "-C", str(project)).stdout.strip()
+    assert understudy("step", "collect", "--plan", plan, "-C", str(project)).stdout.startswith("ran collect")
+
+
+def test_closed_pipe_is_quiet(project: Path) -> None:
+    command = f"{sys.executable} -m understudy schema -C {project} | head -n 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_simulate_stops_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "understudy", "simulate", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert "http://127.0.0.1:" in process.stderr.readline()
+        start = time.monotonic()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors and time.monotonic() - start < 15
+
+
+def test_locale_and_hash_seed_do_not_change_a_digest(project: Path, tmp_path: Path) -> None:
+    plan = understudy("plan", "--bind", "-C", str(project)).stdout.strip()
+    printed = set()
+    for index, variables in enumerate(
+        ({"LC_ALL": "C", "PYTHONHASHSEED": "1"}, {"LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"})
+    ):
+        store = tmp_path / f"store-{index}"
+        for name in ("collect", "clean", "dedupe", "split"):
+            last = understudy("step", name, "--plan", plan, "--store", str(store), "-C", str(project), **variables)
+            assert last.returncode == 0, last.stderr
+        printed.add(last.stdout)
+        shutil.rmtree(store)
+    assert len(printed) == 1
