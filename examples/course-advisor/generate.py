@@ -60,12 +60,13 @@ INTROS = (
     "The courses of {p} are {c} and {d}.",
     "{p} is the professor for {c} and {d}.",
 )
+# A course's name comes before its facts: the tiny base did not learn to bind a fact to a name that follows it.
 MEETINGS = (
     "{c} meets on {day} at {time} in room {room} and gives {credits} credits.",
-    "On {day} at {time}, {c} takes place in room {room} for {credits} credits.",
+    "{c} takes place every {day} at {time} in room {room} for {credits} credits.",
     "{c} is worth {credits} credits and runs on {day} from {time} in room {room}.",
-    "Room {room} hosts {c} on {day} at {time}, with {credits} credits.",
-    "For {credits} credits, {c} is held in room {room} every {day} at {time}.",
+    "{c} is held in room {room} on {day} at {time} and gives {credits} credits.",
+    "{c} runs in room {room} every {day} at {time} and has {credits} credits.",
 )
 REVIEWS = (
     "Students call {p} {kind} but {harsh}.",
