@@ -96,7 +96,9 @@ def test_check_names_an_unset_variable_and_never_its_value(project: Path) -> Non
     more = "coverage: {path: data/rows.jsonl, fields: {prompt: q, response: a}}\n"
     (project / "data" / "pairs.jsonl").write_text((project / "data" / "rows.jsonl").read_text())
     more = more.replace("rows.jsonl", "pairs.jsonl")
-    more += "teacher: {provider: openai, base_url: 'http://127.0.0.1:9/v1', model: m, api_key: '${env:MY_TEACHER_KEY}'}\n"
+    more += (
+        "teacher: {provider: openai, base_url: 'http://127.0.0.1:9/v1', model: m, api_key: '${env:MY_TEACHER_KEY}'}\n"
+    )
     (project / "understudy.yaml").write_text(CONFIG + more)
     unset = one_line(understudy("check", "-C", str(project)), "ENV_MISSING", 2)
     assert "MY_TEACHER_KEY" in unset

@@ -126,8 +126,10 @@ def test_evaluation_values_are_never_in_training() -> None:
     seen = set()
     for row in itertools.islice(training_rows(21), 2000):
         seen.update(value for value in row.values)
-    held = {value for kind in ("who", "code", "where") for row in evaluation_rows(4, kind, 100) for value in row.values}
-    assert len(held) > 290
+    held = {
+        value for kind in ("who", "where", "price") for row in evaluation_rows(4, kind, 100) for value in row.values
+    }
+    assert len(held) > 250
     assert not held & seen
 
 
@@ -135,20 +137,13 @@ def test_copies_unseen_names_in_full_sentences(base: tuple[Any, Any]) -> None:
     from understudy.models.tiny.measure import answers
 
     model, tokenizer = base
-    rows = [row for kind in KINDS for row in evaluation_rows(99, kind, 6)]
+    rows = [row for kind in KINDS for row in evaluation_rows(99, kind, 8)]
     found = answers(model, tokenizer, rows, batch_size=36)
     exact = sum(answer == row.messages[-1]["content"] for answer, row in zip(found, rows, strict=True))
-    # 72 answers; a base that is right 90 times in 100 falls under 56 less than once in 1,000 runs.
-    assert exact >= 56, f"{exact} of {len(rows)} right"
-
-
-def test_worked_examples_set_the_answer_format(base: tuple[Any, Any]) -> None:
-    from understudy.models.tiny.measure import few_shot
-
-    model, tokenizer = base
-    result = few_shot(model, tokenizer, seed=5, count=12, shots=(0, 4))
-    assert result["k=0"]["exact"] <= 1
-    assert result["k=4"]["exact"] >= 5
+    # The share of the card, less three standard errors of 72 answers.
+    share = json.loads((BASE_DIR / "training.json").read_text())["kinds"]["all"]["share"]
+    assert exact / len(rows) >= share - 3 * (share * (1 - share) / len(rows)) ** 0.5, f"{exact} of {len(rows)} right"
+    assert exact / len(rows) > 0.5
 
 
 def test_packed_rows_do_not_see_each_other(base: tuple[Any, Any]) -> None:

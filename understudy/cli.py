@@ -128,7 +128,9 @@ def _note_edited(project: Any) -> None:
     now = sha256_file(project.root / "understudy.yaml")
     if now != project.loaded.digest:
         was = project.loaded.digest
-        typer.echo(f"note: understudy.yaml changed during the run ({was[:8]} > {now[:8]}); this run used {was[:8]}", err=True)
+        typer.echo(
+            f"note: understudy.yaml changed during the run ({was[:8]} > {now[:8]}); this run used {was[:8]}", err=True
+        )
 
 
 def _note_changed(project: Any, current: Any, fresh: bool) -> None:

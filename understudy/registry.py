@@ -133,14 +133,12 @@ class Registry:
     def _client(self) -> Any:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder.resolve() / 'mlflow.db'}"
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         with extra("local"):
             from mlflow import MlflowClient
+        for name in ("mlflow", "alembic"):  # importing MLflow sets its own levels
+            logging.getLogger(name).setLevel(logging.ERROR)
         with boundary(RemoteError, "REGISTRY", "mlflow", "see the registry's database or server"):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            for name in ("mlflow", "alembic"):
-                logging.getLogger(name).setLevel(logging.ERROR)
             if not client.search_registered_models(f"name = '{self.name}'"):
                 client.create_registered_model(self.name)
         return client

@@ -281,9 +281,7 @@ def _count() -> Callable[[int, int], None]:
     return lambda done, total: progress(done, total, {})
 
 
-def _answer(
-    cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Example], out: Path
-) -> Answers:
+def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Example], out: Path) -> Answers:
     from understudy.evals.answer import answer as work
     from understudy.evals.answer import choose_shots
     from understudy.models.local import LocalModel

@@ -29,14 +29,7 @@ def _row(name: str, one: dict[str, Any]) -> str:
 
 def write(figures: dict[str, Any]) -> str:
     """The card as Markdown."""
-    recipe, last = figures["recipe"], figures["curve"][-1] if figures["curve"] else {}
-    kinds = "\n".join(_row(kind, one) for kind, one in figures["kinds"].items())
-    shots = "\n".join(_row(k, one) for k, one in figures["few_shot"].items())
-    curve = figures["curve"][:: max(len(figures["curve"]) // 12, 1)]
-    losses = "\n".join(
-        f"| {p['minutes']} | {p['tokens']} | {p['level']} | {p['loss']} | {p['token_accuracy']} |" for p in curve
-    )
-    settings = "\n".join(f"| `{name}` | {value} |" for name, value in recipe.items())
+    recipe = figures["recipe"]
     return f"""---
 license: apache-2.0
 language: en
@@ -46,8 +39,8 @@ pipeline_tag: text-generation
 # understudy tiny base
 
 **A fixture, not a product.** It answers short questions from a short context, in English sentences of the kind it was
-trained on, and follows worked examples in a chat. It knows nothing about the world. It exists so that fine-tuning on a
-CPU means something within a minute; any other base replaces it by its path or hub id.
+trained on. It knows nothing about the world. It exists so that fine-tuning on a CPU means something within a minute;
+any other base replaces it by its path or hub id.
 
 Architecture: Qwen2, {figures["parameters"]} parameters, tied embeddings, byte-level BPE of {recipe["vocab_size"]}
 tokens, {POSITIONS} positions, float16. Template: ChatML, no default system prompt.
@@ -55,9 +48,25 @@ tokens, {POSITIONS} positions, float16. Template: ChatML, no default system prom
 ## Data
 
 Only text written by `understudy/models/tiny/text.py` (seeded): no third-party text, no personal data. Names are made of
-random syllables and letters. Words and numbers of the evaluation are held out of training by their checksum.
+random syllables and pieces of words. Words and numbers of the evaluation are held out of training by their checksum.
 
-## Training
+{_training(figures)}
+{_measured(figures)}
+## Made by
+
+`python -m understudy.models.tiny.pretrain --minutes {round(figures["minutes"])} --out DIR --seed {recipe["seed"]}`
+(the time given, not the step count, ends the run: another machine gets another model).
+"""
+
+
+def _training(figures: dict[str, Any]) -> str:
+    last = figures["curve"][-1] if figures["curve"] else {}
+    curve = figures["curve"][:: max(len(figures["curve"]) // 12, 1)]
+    losses = "\n".join(
+        f"| {p['minutes']} | {p['tokens']} | {p['level']} | {p['loss']} | {p['token_accuracy']} |" for p in curve
+    )
+    settings = "\n".join(f"| `{name}` | {value} |" for name, value in figures["recipe"].items())
+    return f"""## Training
 
 {figures["minutes"]} minutes on {figures["machine"]} ({figures["device"]}).
 {figures["tokens"]} tokens in {figures["rows"]} rows, {figures["supervised_tokens"]} of them supervised (assistant
@@ -72,11 +81,16 @@ Last logged training loss {last.get("loss")}, token accuracy {last.get("token_ac
 | setting | value |
 |---|---|
 {settings}
+"""
 
-## Measured
 
-From the exported files, read back in float32; greedy; the whole sentence must be exactly right. Every name, code and
-number of three digits or more was never in training. Interval: 95 %, Wilson.
+def _measured(figures: dict[str, Any]) -> str:
+    kinds = "\n".join(_row(kind, one) for kind, one in figures["kinds"].items())
+    shots = "\n".join(_row(k, one) for k, one in figures["few_shot"].items())
+    return f"""## Measured
+
+From the exported files, read back in float32; greedy; the whole sentence must be exactly right. Made-up words, codes
+and decimals were never in training. Interval: 95 %, Wilson.
 
 | question kind | exact | n | share | interval |
 |---|---|---|---|---|
@@ -89,9 +103,4 @@ After k worked examples in a made-up answer format that was never in training (k
 {shots}
 
 Generation: {figures["generation_tokens_per_s_batch_32"]} tokens/s for a batch of 32 on the same machine.
-
-## Made by
-
-`python -m understudy.models.tiny.pretrain --minutes {round(figures["minutes"])} --out DIR --seed {recipe["seed"]}`
-(the time given, not the step count, ends the run: another machine gets another model).
 """

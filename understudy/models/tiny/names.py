@@ -80,17 +80,14 @@ class Names:
         rng = self.rng
         while True:
             way = rng.random()
-            if way < 0.55:
+            if way < 0.75:
                 parts = [
-                    rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
-                    for _ in range(rng.choice((1, 1, 1, 2, 2, 2)))
+                    rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2)))
                 ]
-                if rng.random() < 0.3:
+                if rng.random() < 0.4:
                     parts.append(rng.choice(_ENDS))
-            elif way < 0.65:
-                parts = [rng.choice(_LETTERS) for _ in range(rng.randint(3, 5))]
             else:
-                parts = [rng.choice(_PIECES) for _ in range(rng.choice((1, 2, 2, 2)))]
+                parts = [rng.choice(_PIECES) for _ in range(2)]
             word = "".join(parts)
             if 3 <= len(word) <= 9 and word not in FORBIDDEN and is_held(word) == self.held:
                 return word
@@ -100,67 +97,25 @@ class Names:
         word = self.word().capitalize()
         return word.upper() if len(word) <= 4 and self.rng.random() < 0.1 else word
 
-    def plain(self) -> str:
-        """A real or a made-up lower-case word."""
-        return self.rng.choice(NOUNS) if self.rng.random() < 0.4 else self.word()
-
     def person(self) -> str:
-        """One to three name words, sometimes an initial."""
-        way = self.rng.random()
-        if way < 0.15:
-            return self.cap()
-        if way < 0.25:
-            return f"{self.rng.choice(_LETTERS).upper()}. {self.cap()}"
-        if way < 0.32:
-            return f"{self.cap()} {self.rng.choice(_LETTERS).upper()}. {self.cap()}"
-        if way < 0.38:
-            return f"{self.cap()} {self.cap()}-{self.cap()}"
-        return f"{self.cap()} {self.cap()}"
+        """Two name words, or one."""
+        return self.cap() if self.rng.random() < 0.1 else f"{self.cap()} {self.cap()}"
 
     def title(self) -> str:
-        """The name of a thing, one to four words; at least one word is made up nine times in ten."""
+        """The name of a thing, two or three words; most have a made-up one."""
         rng = self.rng
-        way = rng.random()
         adjective, noun = rng.choice(ADJECTIVES).capitalize(), rng.choice(NOUNS).capitalize()
-        if way < 0.2:
-            name = self.cap()
-        elif way < 0.35:
-            name = f"{adjective} {self.cap()}"
-        elif way < 0.5:
-            name = f"{self.cap()} {noun}"
-        elif way < 0.6:
-            name = f"{self.cap()} {self.cap()}"
-        elif way < 0.7:
-            name = f"{noun} and {self.cap()}" if rng.random() < 0.5 else f"{noun} of {self.cap()}"
-        elif way < 0.8:
-            name = f"{adjective} {self.cap()} {noun}"
-        elif way < 0.9:
-            name = f"{self.cap()} for {noun}" if rng.random() < 0.3 else f"{self.cap()} {adjective} {noun}"
-        else:
-            name = (
-                f"{adjective} {noun} {rng.choice(NOUNS).capitalize()}" if rng.random() < 0.4 else f"{adjective} {noun}"
-            )
-            name = name if is_held(name) == self.held else f"{name} {self.cap()}"
-        if rng.random() < 0.12:
-            name += " " + rng.choice(("I", "II", "III", "IV", "1", "2", "3", str(rng.randint(10, 499))))
-        return name
-
-    def place(self) -> str:
-        """A town or street name."""
-        way = self.rng.random()
-        if way < 0.5:
-            return self.cap()
-        if way < 0.75:
-            return f"{self.cap()} {self.rng.choice(NOUNS).capitalize()}"
-        return f"{self.rng.choice(ADJECTIVES).capitalize()} {self.cap()}"
-
-    def number(self) -> str:
-        """A whole number of one to four digits."""
+        way = rng.random()
+        if way < 0.35:
+            return f"{adjective} {self.cap()}"
+        if way < 0.6:
+            return f"{self.cap()} {noun}"
+        if way < 0.7:
+            return f"{adjective} {self.cap()} {noun}"
         while True:
-            digits = self.rng.choice((1, 2, 2, 2, 3, 3, 4))
-            text = str(self.rng.randint(10 ** (digits - 1) + (digits == 1), 10**digits - 1))
-            if digits < 3 or is_held(text) == self.held:
-                return text
+            name = f"{adjective} {rng.choice(NOUNS).capitalize()}"
+            if is_held(name) == self.held:
+                return name
 
     def decimal(self) -> str:
         """A decimal such as 3.75 or 41.5."""
@@ -175,62 +130,16 @@ class Names:
                 return text
 
     def code(self) -> str:
-        """A room-like or serial code such as B12, K-204, 7F, TR 19 or QZX301."""
+        """A room-like code such as B12, K204 or TR19."""
         rng = self.rng
         while True:
-            letters = "".join(rng.choice(_LETTERS).upper() for _ in range(rng.choice((1, 1, 1, 2, 3))))
-            digits = str(rng.randint(1, rng.choice((9, 99, 99, 999, 9999))))
-            text = rng.choice(
-                (
-                    f"{letters}{digits}",
-                    f"{letters}{digits}",
-                    f"{letters}-{digits}",
-                    f"{letters} {digits}",
-                    f"{digits}{letters}",
-                )
-            )
+            letters = "".join(rng.choice(_LETTERS).upper() for _ in range(rng.choice((1, 1, 1, 2))))
+            text = f"{letters}{rng.randint(1, rng.choice((99, 99, 999)))}"
             if is_held(text) == self.held:
                 return text
 
     def clock(self) -> str:
         """A time of day."""
         rng = self.rng
-        hour = rng.choice(("{:02d}", "{}")).format(rng.randint(0, 23))
-        return f"{hour}:{rng.choice('00123345')}{rng.choice('0005')}"
-
-    def when(self) -> str:
-        """A day, a time, a date, or a day and a time, with its preposition."""
-        rng = self.rng
-        way = rng.random()
-        if way < 0.35:
-            return f"on {rng.choice(DAYS)} at {self.clock()}"
-        if way < 0.55:
-            return f"at {self.clock()}"
-        if way < 0.65:
-            return f"on {rng.choice(DAYS)}s"
-        if way < 0.75:
-            return f"on {rng.randint(1, 28)} {rng.choice(MONTHS)}"
-        if way < 0.85:
-            return f"in {rng.choice(MONTHS)} {rng.randint(1900, 2049)}"
-        return f"on {rng.choice(DAYS)} from {self.clock()} to {self.clock()}"
-
-    def amount(self) -> str:
-        """A decimal, mostly with a unit."""
-        return f"{self.decimal()} {self.rng.choice(UNITS)}" if self.rng.random() < 0.7 else self.decimal()
-
-    def listing(self) -> str:
-        """Two or three items joined as in a sentence."""
-        named = self.rng.random() < 0.3
-        items = [self.title() if named else self.plain() for _ in range(self.rng.choice((2, 2, 3)))]
-        return " and ".join(items) if len(items) == 2 else f"{items[0]}, {items[1]} and {items[2]}"
-
-    def opinion(self) -> str:
-        """One or two adjectives, sometimes made up."""
-        rng = self.rng
-        words = [self.word() if rng.random() < 0.2 else rng.choice(OPINIONS) for _ in range(2)]
-        way = rng.random()
-        if way < 0.3:
-            return words[0]
-        if way < 0.55:
-            return f"very {words[0]}"
-        return f"{words[0]} but {words[1]}" if way < 0.6 else f"{words[0]} and {words[1]}"
+        hour = rng.choice(("{:02d}", "{}", "{}")).format(rng.randint(0, 23))
+        return f"{hour}:{rng.choice(('00', '15', '30', '45', '10', '20', '50', '05'))}"

@@ -26,8 +26,10 @@ from understudy.models.tiny.text import training_rows
 class Recipe:
     """Everything that shapes the base, apart from the time given."""
 
+    start: str = ""
+    """Folder of an exported base to go on from; its tokenizer is kept."""
     seed: int = 0
-    vocab_size: int = 1536
+    vocab_size: int = 1024
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
@@ -44,11 +46,11 @@ class Recipe:
     first_batch_tokens: int = 5120
     last_batch_tokens: int = 12_288
     level_from: float = 0.02
-    level_until: float = 0.25
+    level_until: float = 0.2
     tokenizer_rows: int = 12_000
     workers: int = 2
     export_every_s: float = 240.0
-    measured_rows_per_kind: int = 400
+    measured_rows_per_kind: int = 200
 
 
 def build_model(recipe: Recipe) -> Any:
@@ -72,6 +74,8 @@ def build_model(recipe: Recipe) -> Any:
         eos_token_id=2,
         pad_token_id=0,
     )
+    if recipe.start:
+        return Qwen2ForCausalLM.from_pretrained(recipe.start, dtype=torch.float32)
     model = Qwen2ForCausalLM(config)
     if recipe.previous_token_heads:
         copy_circuit(model, recipe)
@@ -166,8 +170,7 @@ def schedule(recipe: Recipe, step: int, progress: float) -> tuple[float, float, 
 class Exchange:
     """Sums gradients between worker processes through shared memory.
 
-    One process per core with one thread each trains 1.5 times the tokens/s of one process with two threads (20,000
-    against 13,700), and suffers less from neighbours: threads meet at every operation, these only once a step.
+    One single-threaded process per core: threads of one process would meet at every operation, these once a step.
     """
 
     def __init__(self, context: Any, workers: int, size: int) -> None:
@@ -300,11 +303,16 @@ def run(recipe: Recipe, minutes: float, out: Path) -> dict[str, Any]:
     import transformers
 
     out.mkdir(parents=True, exist_ok=True)
-    rows = itertools.islice(training_rows(recipe.seed + 2, 0.8), recipe.tokenizer_rows)
-    tokens = tokenizer.train((message["content"] for row in rows for message in row.messages), recipe.vocab_size)
+    if recipe.start:
+        tokens = tokenizer.load(Path(recipe.start))
+    else:
+        rows = itertools.islice(training_rows(recipe.seed + 2, 0.8), recipe.tokenizer_rows)
+        tokens = tokenizer.train((message["content"] for row in rows for message in row.messages), recipe.vocab_size)
     tokenizer.save(tokens, out)
     figures = train_all(recipe, minutes, out)
     print("exported; measuring from the files", flush=True)
+    if recipe.start:
+        figures["start"] = json.loads((Path(recipe.start) / "training.json").read_text())
     figures |= {"recipe": asdict(recipe), "machine": card.machine(recipe.workers)}
     figures |= {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
     figures |= measure.measure(out, count=recipe.measured_rows_per_kind)

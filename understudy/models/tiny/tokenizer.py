@@ -57,6 +57,13 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def load(directory: Path) -> Tokenizer:
+    """The tokenizer of an exported base."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(directory / "tokenizer.json"))
+
+
 def save(tokenizer: Tokenizer, directory: Path) -> None:
     """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja."""
     directory.mkdir(parents=True, exist_ok=True)
