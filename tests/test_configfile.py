@@ -244,8 +244,13 @@ for path in map(Path, sys.argv[1:]):
     start = time.process_time()
     try: configfile.load(path)
     except UnderstudyError as e: out[path.name] = [e.code, e.exit_code, time.process_time() - start]
-scale = 1 if sys.platform == "darwin" else 1024
-print(json.dumps([out, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale]))
+# On Linux ru_maxrss starts at the parent's size; VmHWM is this program's own.
+status = Path("/proc/self/status")
+if status.is_file():
+    peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps([out, peak]))
 """
 
 

@@ -192,7 +192,7 @@ def test_every_answer_is_kept_in_order(model: LocalModel, tmp_path: Path) -> Non
     assert [r["text"] for r in rows] == [a.text for a in model.generate([e.prompt for e in EXAMPLES], Sampling(8))]
     assert [(r["loss_sum"], r["loss_tokens"]) for r in rows] == model.reference_losses(EXAMPLES)
     about = json.loads((tmp_path / "a/answers.json").read_text())
-    assert about == {"model": "base", "identity": model.identity, "prompts": "dev", "settings": ["greedy"]}
+    assert about == {"model": "base", "identity": model.identity, "settings": ["greedy"]}
     assert seen == [(4, 4)] * 2
 
 

@@ -60,9 +60,9 @@ CFG = SynthesizeConfig(rows=24, rows_per_call=2, seeds_per_call=3)
 def run(teacher: ServiceModel, out: Path, wanted: dict[str, int] | None = None, **changes: Any) -> Ledger:
     cfg = changes.pop("cfg", CFG)
     given = {"seeds": SEEDS, "documents": DOCUMENTS, "earlier": set(), **changes}
-    round_number = given.pop("round", 1)
+    round_number, progress = given.pop("round", 1), given.pop("progress", None)
     quota = wanted or {"who": 12, "when": 12}
-    return synthesize(cfg, teacher, Material(**given), quota=quota, round=round_number, out=out)
+    return synthesize(cfg, teacher, Material(**given), quota=quota, round=round_number, out=out, progress=progress)
 
 
 def kept(out: Path) -> list[Example]:

@@ -1,7 +1,8 @@
 """Write the data of the course advisor: a catalogue (SQLite), brochure texts and coverage pairs. Everything is made up.
 
 A page is one professor: a course with a day, a time, a room and credits, a tutor with hours of their own, and what
-students say. The tutor's day, time, room and number are distractors: answers must not state them. Professors and courses of the coverage pairs occur in no training document. Same seed, same rows.
+students say. The tutor's day, time, room and number are distractors: answers must not state them. Nobody and no course
+of the coverage pairs occurs in a training document. Same seed, same rows.
 Usage: python generate.py [--seed 7] [--out data]
 """
 
