@@ -15,7 +15,7 @@ SMALL = """
 synthesize: {rows: 48}
 train: {max_steps: 30, save_every_steps: 8}
 answer: {shots: [1, 2], max_new_tokens: 40}
-gate: {metric: judge_similarity, bar: null, must_beat: [base]}
+gate: {metric: loss, bar: null, must_beat: [base]}
 """
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -312,6 +313,8 @@ def _fail(e: UnderstudyError, as_json: bool) -> int:
 def main() -> None:
     """Entry point: one line and an exit code for every situation of the user's, never a traceback."""
     _listen()
+    # transformers deprecates its own names: nothing a user could mend.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
     args = sys.argv[1:]
     as_json = "--json" in args
     try:
