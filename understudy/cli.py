@@ -286,7 +286,9 @@ def _take_directory(args: list[str]) -> list[str]:
     return rest
 
 
-class _Signalled(KeyboardInterrupt):
+class _Signalled(BaseException):
+    """A signal asked for an orderly stop. No KeyboardInterrupt: the parser would turn that into exit code 130."""
+
     def __init__(self, number: int) -> None:
         self.number = number
 
@@ -322,10 +324,9 @@ def main() -> None:
         sys.stdout.flush()
     except UnderstudyError as e:
         code = _fail(e, as_json)
-    except KeyboardInterrupt as e:
-        number = getattr(e, "number", signal.SIGINT)
+    except _Signalled as e:
         sys.stderr.write("interrupted; finished steps are kept, run again to go on\n")
-        code = 128 + int(number)
+        code = 128 + e.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141

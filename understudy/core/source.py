@@ -22,7 +22,7 @@ WORK = ("data", "models", "train", "evals", "registry")
 
 def digests() -> dict[str, dict[str, object]]:
     """Name -> {revision, source} of every declared stage."""
-    return {name: {"revision": s.revision, "source": _digest(s)} for name, s in sorted(STAGES.items())}
+    return {name: {"revision": s.revision, "source": _digest(s)} for name, s in sorted(_own().items())}
 
 
 def stale() -> list[str]:
@@ -36,7 +36,12 @@ def stale() -> list[str]:
             lines.append(f"{name}: code moved; bump its revision if its output changed, then make lock-stages")
         elif entry != locked[name]:
             lines.append(f"{name}: revision moved; make lock-stages")
-    return lines + [f"{name}: no longer declared; make lock-stages" for name in locked.keys() - STAGES.keys()]
+    return lines + [f"{name}: no longer declared; make lock-stages" for name in locked.keys() - _own().keys()]
+
+
+def _own() -> dict[str, Stage]:
+    """The package's stages; a plugin's or a test's own are not locked here."""
+    return {name: s for name, s in STAGES.items() if s.function.__module__.startswith("understudy.")}
 
 
 def write_lock() -> None:
