@@ -62,13 +62,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	fi; \
 	touch $@
 
-demo: setup  ## run the whole loop on the example in ./demo, then show its result
+demo: setup  ## run the whole loop on the example in ./demo and print its result
 	@set -euo pipefail; \
 	if [ ! -e "$(DEMO)" ]; then \
 	  rm -rf "$(DEMO).partial"; cp -R examples/course-advisor "$(DEMO).partial"; mv "$(DEMO).partial" "$(DEMO)"; fi; \
 	if [ ! -d "$(DEMO)/data" ]; then "$(PY)" "$(DEMO)/generate.py"; fi
 	$(UNDERSTUDY) run -C "$(DEMO)"
-	$(UNDERSTUDY) show -C "$(DEMO)"
 
 test: setup  ## the whole test suite
 	"$(PY)" -m pytest $(TEST_ARGS)

@@ -1,7 +1,8 @@
-"""kill -9 at a random moment of each step, and Ctrl-C; then the digests of an undisturbed run.
+"""`make bench-kills`: kill -9 (every fifth time Ctrl-C) at a random moment of each step, then a run to the end.
 
-Writes `results/kills.json`: for every step of the plan, whether the next run left finished steps untouched, and at
-the end whether all content digests equal those of a run that nobody disturbed. Exit 1 when one does not.
+Two equal small projects: one runs undisturbed, the other is struck once in every step of the plan. Writes
+`results/kills.json` and the table `kills`; exit 1 when a finished step was touched, a stray file stayed, or the content
+digests at the end differ.
 """
 
 from __future__ import annotations
@@ -15,17 +16,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from benchmarks import tables
+from benchmarks.project import ROOT, machine, save
+
+sys.path.insert(0, str(ROOT / "tests"))
 from thread import SMALL, make_project, understudy
 
-RESULTS = Path(__file__).resolve().parent / "results" / "kills.json"
+POLL_S = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """One signal: `in_step` is False where the step ended before the signal came."""
+
+    step: str
+    signal: str
+    in_step: bool
+    exit_status: int
+    finished_untouched: bool
+
+
+def last_run(project: Path) -> Path:
+    return max((project / "runs").glob("run-*"))
 
 
 def digests(project: Path) -> dict[str, str]:
     """Content digest of every step of the last run."""
-    status = json.loads((sorted((project / "runs").glob("run-*"))[-1] / "status.json").read_text())
+    status = json.loads((last_run(project) / "status.json").read_text())
     return {name: row["content_digest"] for name, row in status["steps"].items()}
 
 
@@ -35,56 +55,68 @@ def manifests(project: Path) -> dict[str, tuple[int, int]]:
     return {str(p.relative_to(project)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in found}
 
 
-def steps_of(project: Path) -> list[tuple[str, float]]:
-    plan = json.loads((sorted((project / "runs").glob("run-*"))[-1] / "plan.json").read_text())
-    status = json.loads((sorted((project / "runs").glob("run-*"))[-1] / "status.json").read_text())
+def timed_steps(project: Path) -> list[tuple[str, float]]:
+    """Steps of the last run in plan order, with their seconds."""
+    plan = json.loads((last_run(project) / "plan.json").read_text())
+    status = json.loads((last_run(project) / "status.json").read_text())
     return [(s["name"], status["steps"][s["name"]]["seconds"]) for s in plan["steps"]]
 
 
-def disturb(project: Path, step: str, seconds: float, number: signal.Signals, rng: random.Random) -> str:
-    """Start a run, wait until `step` has started, then a random share of its time, and send the signal."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+def journals(project: Path, step: str) -> set[Path]:
+    """One file for each attempt at the step."""
+    return set((project / "runs").glob(f"run-*/journal/{step}.*.jsonl"))
+
+
+def strike(project: Path, step: str, seconds: float, number: signal.Signals, rng: random.Random) -> Blow:
+    """Start a run, wait until `step` starts, then a random share of its time, and send the signal."""
+    done, earlier = manifests(project), journals(project, step)
     command = [sys.executable, "-m", "understudy", "run", "--quiet", "-C", str(project)]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        if list((project / "runs").glob(f"run-*/journal/{step}.*.jsonl")):
-            time.sleep(rng.random() * max(seconds, 0.02))
-            break
-        time.sleep(0.005)
+    while process.poll() is None and time.monotonic() < deadline and not journals(project, step) - earlier:
+        time.sleep(POLL_S)
+    time.sleep(rng.random() * seconds)
     process.send_signal(number)
-    code = process.wait(timeout=60)
-    return "finished first" if code in (0, 7) else f"ended by {code}"
+    status = process.wait(timeout=60)
+    attempts = "".join(path.read_text() for path in journals(project, step) - earlier)
+    after = manifests(project)
+    untouched = all(after.get(path) == state for path, state in done.items())
+    return Blow(step, number.name, bool(attempts) and '"finished"' not in attempts, status, untouched)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--every", type=int, default=1, help="disturb every n-th step only")
+    parser = argparse.ArgumentParser(description="Strike a run in every step, then compare digests.")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    rng = random.Random(args.seed)
+    rng = random.Random(parser.parse_args().seed)
     with tempfile.TemporaryDirectory() as folder:
         whole, hurt = make_project(Path(folder) / "whole", SMALL), make_project(Path(folder) / "hurt", SMALL)
         understudy("run", "--quiet", "-C", str(whole))
-        rows = []
-        for index, (step, seconds) in enumerate(steps_of(whole)):
-            if index % args.every:
-                continue
+        blows = []
+        for index, (step, seconds) in enumerate(timed_steps(whole)):
             number = signal.SIGINT if index % 5 == 4 else signal.SIGKILL
-            before = manifests(hurt)
-            how = disturb(hurt, step, seconds, number, rng)
-            after = manifests(hurt)
-            untouched = all(after.get(path) == state for path, state in before.items())
-            rows.append({"step": step, "signal": number.name, "how": how, "finished_untouched": untouched})
-            print(f"{step:<26}{number.name:<8} {how:<16} finished steps {'untouched' if untouched else 'CHANGED'}")
+            blows.append(strike(hurt, step, seconds, number, rng))
+            print(blows[-1], flush=True)
         understudy("run", "--quiet", "-C", str(hurt))
         same = digests(whole) == digests(hurt)
-        strays = [str(p) for p in (hurt / "store" / ".tmp").glob("*")]
-    ok = same and not strays and all(r["finished_untouched"] for r in rows)
-    result = {"seed": args.seed, "steps": rows, "digests_equal": same, "stray_files": len(strays), "passed": ok}
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{len(rows)} disturbed, digests {'equal' if same else 'DIFFER'}, {len(strays)} stray files")
-    return 0 if ok else 1
+        strays = len(list((hurt / "store" / ".tmp").glob("*")))
+    untouched = all(blow.finished_untouched for blow in blows)
+    hits = sum(blow.in_step for blow in blows)
+    content = tables.table(
+        ["steps struck", "while the step ran", "finished steps", "stray files", "content digests at the end"],
+        [[
+            str(len(blows)),
+            str(hits),
+            "untouched" if untouched else "TOUCHED",
+            str(strays),
+            "equal" if same else "DIFFERENT",
+        ]],
+    )  # fmt: skip
+    print(content)
+    result = {"machine": machine(), "blows": [asdict(b) for b in blows], "digests_equal": same, "stray_files": strays}
+    written = save("kills", result)
+    print(f"\nwritten: {written.name}, table in {', '.join(tables.update('kills', content)) or 'no page'}")
+    return 0 if same and untouched and not strays else 1
 
 
 if __name__ == "__main__":

@@ -35,6 +35,12 @@ def cleaned(tmp_path: Path, *records: Record, **options: Any) -> tuple[Ledger, l
     return ledger, read_records(tmp_path / "rows.jsonl"), list(read_jsonl(tmp_path / "rejects.jsonl"))
 
 
+def test_no_text_keeps_a_file_from_being_written(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "x.jsonl", [Document("a", "\ud83d! \U0001f600"), {"\udc00": ["\ud83d\n"]}])
+    first, second = read_jsonl(tmp_path / "x.jsonl")
+    assert first["text"] == "\ufffd! \U0001f600" and second == {"\ufffd": ["\ufffd\n"]}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

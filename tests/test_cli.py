@@ -12,31 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from thread import understudy
+from thread import TINY, make_tiny, one_line, understudy
 
-CONFIG = """
-version: 1
-name: tiny-task
-sources:
-  - {path: data/rows.jsonl, fields: {prompt: q, response: a}}
-gate: {metric: exact, bar: null, must_beat: []}
-"""
+from understudy.core.artifact import Release, Store
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    rows = [{"q": f"What is {i} plus {i}?", "a": str(2 * i)} for i in range(40)]
-    (tmp_path / "data" / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (tmp_path / "understudy.yaml").write_text(CONFIG)
-    return tmp_path
-
-
-def one_line(result: subprocess.CompletedProcess[str], code: str, status: int) -> str:
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("warning")]
-    assert result.returncode == status, result.stderr
-    assert len(lines) == 1 and lines[0].startswith(f"error[{code}]"), result.stderr
-    return lines[0]
+    return make_tiny(tmp_path)
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
@@ -93,6 +76,36 @@ def test_init_writes_a_project_that_check_reads(tmp_path: Path) -> None:
     assert "data/" in missing
 
 
+def test_init_with_a_name_that_is_none_makes_no_folder(tmp_path: Path) -> None:
+    one_line(understudy("init", str(tmp_path / "Not A Name")), "CFG_RANGE", 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_keeps_what_git_ignores_already(tmp_path: Path) -> None:
+    target = tmp_path / "my-task"
+    target.mkdir()
+    (target / ".gitignore").write_text("secret.txt\nruns/\n*.tmp")
+    assert understudy("init", str(target)).returncode == 0
+    lines = (target / ".gitignore").read_text().splitlines()
+    assert lines[:3] == ["secret.txt", "runs/", "*.tmp"] and sorted(lines[3:]) == ["cache/", "registry/", "store/"]
+
+
+def test_without_arguments_the_help_is_shown() -> None:
+    result = understudy()
+    assert result.returncode == 0 and result.stderr == "" and "Commands:" in result.stdout
+
+
+def test_secrets_are_accepted_only_when_asked_and_never_shown(project: Path) -> None:
+    (project / "understudy.yaml").write_text(TINY + "judge: {api_key: hunter2}\n")
+    one_line(understudy("plan", "-C", str(project)), "SECRET_IN_CONFIG", 6)
+    shown = understudy("plan", "--values", "--allow-secrets", "-C", str(project))
+    assert 'judge.api_key = "***"' in shown.stdout and shown.returncode == 0
+    assert understudy("plan", "--bind", "--allow-secrets", "-C", str(project)).returncode == 0
+    (project / "understudy.yaml").write_text(TINY + "judge: {api_key: hunter3}\n")
+    why = understudy("plan", "--why", "--allow-secrets", "-C", str(project)).stdout
+    assert "judge.api_key" in why and "hunter" not in why + understudy("explain", "register", "-C", str(project)).stdout
+
+
 def test_check_names_an_unset_variable_and_never_its_value(project: Path) -> None:
     more = "coverage: {path: data/rows.jsonl, fields: {prompt: q, response: a}}\n"
     (project / "data" / "pairs.jsonl").write_text((project / "data" / "rows.jsonl").read_text())
@@ -100,7 +113,7 @@ def test_check_names_an_unset_variable_and_never_its_value(project: Path) -> Non
     more += (
         "teacher: {provider: openai, base_url: 'http://127.0.0.1:9/v1', model: m, api_key: '${env:MY_TEACHER_KEY}'}\n"
     )
-    (project / "understudy.yaml").write_text(CONFIG + more)
+    (project / "understudy.yaml").write_text(TINY + more)
     unset = one_line(understudy("check", "-C", str(project)), "ENV_MISSING", 2)
     assert "MY_TEACHER_KEY" in unset
     broken = one_line(understudy("check", "-C", str(project), MY_TEACHER_KEY="sec\nret"), "ENV_MISSING", 2)
@@ -120,10 +133,10 @@ def test_bad_rows_beyond_the_limit_stop_with_exit_3_and_lose_nothing(project: Pa
     rows = project / "data" / "rows.jsonl"
     content = rows.read_text() + "{broken\n" * 3
     rows.write_text(content)
-    (project / "understudy.yaml").write_text(CONFIG.replace("fields:", "max_bad_rows: 2, fields:"))
+    (project / "understudy.yaml").write_text(TINY.replace("fields:", "max_bad_rows: 2, fields:"))
     line = one_line(understudy("run", "--quiet", "-C", str(project)), "BAD_ROWS", 3)
     assert "rows.jsonl" in line and rows.read_text() == content
-    (project / "understudy.yaml").write_text(CONFIG.replace("fields:", "max_bad_rows: 3, fields:"))
+    (project / "understudy.yaml").write_text(TINY.replace("fields:", "max_bad_rows: 3, fields:"))
     plan = understudy("plan", "--bind", "-C", str(project)).stdout.strip()
     assert understudy("step", "collect", "--plan", plan, "-C", str(project)).stdout.startswith("ran collect")
 
@@ -144,6 +157,41 @@ def test_simulate_stops_on_a_signal(tmp_path: Path, number: signal.Signals) -> N
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     assert "Traceback" not in errors and time.monotonic() - start < 15
+
+
+def test_a_hangup_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    command = ["nohup", sys.executable, "-m", "understudy", "simulate", "--port", "0"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path
+    ) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "http://127.0.0.1:" in line)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_a_step_into_another_store_registers_nothing(project: Path) -> None:
+    plan = understudy("plan", "--bind", "-C", str(project)).stdout.strip()
+    row = next(s for s in json.loads(Path(plan).read_text())["steps"] if s["name"] == "register")
+    store = Store(project / "other")
+    staged = store.stage_directory("register", row["fingerprint"])
+    (staged / "release.json").write_text("{}")
+    passed = Release(staged, facts={"passed": True, "name": "understudy", "control": None})
+    header = {"name": "register", "stage": "register", "fingerprint": row["fingerprint"], "inputs": {}}
+    store.commit(passed, staged, header)
+    result = understudy("step", "register", "--plan", plan, "--store", str(store.root), "-C", str(project))
+    assert result.stdout.startswith("cached register"), result.stderr
+    assert not (project / "registry").exists()
+
+
+def test_a_plan_of_another_release_is_not_carried_out(project: Path) -> None:
+    plan = Path(understudy("plan", "--bind", "-C", str(project)).stdout.strip())
+    plan.write_text(plan.read_text().replace('"min_chars": 1', '"min_chars": 2'))
+    assert "plan --bind" in one_line(
+        understudy("step", "collect", "--plan", str(plan), "-C", str(project)), "PLAN_STALE", 2
+    )
 
 
 def test_locale_and_hash_seed_do_not_change_a_digest(project: Path, tmp_path: Path) -> None:

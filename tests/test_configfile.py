@@ -102,8 +102,8 @@ def test_empty_file_points_to_init(file: Path, content: str) -> None:
         ("clean: 1\n  dedupe: 2\n", ":6:9", "dedupe: 2"),
         ("register:\n  name: 'open\n", ":6:9", "name: 'open"),
         ("loop: [1\n", ":5:7", "loop: [1"),
-        ('seed: "\\UFFFFFFFF"\n', ":5:1", 'seed: "'),
-        ("---\nseed: 1\n", ":5:1", "second document"),
+        ('size: "\\UFFFFFFFF"\n', ":5:1", 'size: "'),
+        ("---\nsize: 1\n", ":5:1", "second document"),
     ],
 )
 def test_syntax_shows_place_and_line(file: Path, text: str, place: str, line: str) -> None:
@@ -121,9 +121,9 @@ def test_directives_are_refused(file: Path) -> None:
     check(file, "%YAML 1.1\n---\n" + BASE, "CFG_SYNTAX", ":2:1", "directives")
 
 
-@pytest.mark.parametrize("text", ["seed: 1\nclean: {}\nseed: 2\n", "seed: 1\nclean: {}\n'seed': 1\n"])
+@pytest.mark.parametrize("text", ["size: toy\nclean: {}\nsize: full\n", "size: toy\nclean: {}\n'size': toy\n"])
 def test_duplicate_key_names_both_lines(file: Path, text: str) -> None:
-    check(file, BASE + text, "CFG_DUP_KEY", ":7:1", "`seed`", "line 5")
+    check(file, BASE + text, "CFG_DUP_KEY", ":7:1", "`size`", "line 5")
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_duplicate_key_names_both_lines(file: Path, text: str) -> None:
         ("dedupe: {zzz: 3}\n", ":5:10", "valid here: normalise"),
         ("coverage: {path: c, fields: {promt: p}}\n", ":5:30", "did you mean `prompt`?"),
         ("register_: {}\n", ":5:1", "did you mean `register`?"),
-        ("<<: {seed: 1}\n", ":5:1", "valid here"),
+        ("<<: {size: toy}\n", ":5:1", "valid here"),
         ("имя: 1\n", ":5:1", "valid here"),
-        ("trian: {}\nevil: {}\nseed: no\n", ":5:1", "(+2 more)"),
+        ("trian: {}\nevil: {}\nsize: no\n", ":5:1", "(+2 more)"),
     ],
 )
 def test_unknown_key_suggests_the_nearest(file: Path, text: str, place: str, says: str) -> None:
@@ -152,12 +152,12 @@ def test_unknown_key_suggests_the_nearest(file: Path, text: str, place: str, say
         ('train:\n  learning_rate: "0.1"\n', ":6:3", 'train.learning_rate: given the text "0.1", wanted a number'),
         ("clean: {strip_markup: yes}\n", ":5:9", "write true"),
         ("clean: {strip_markup: 1}\n", ":5:9", "given the integer 1, wanted true or false"),
-        ("seed: 010\n", ":5:1", "given 010"),
-        ("seed: -007\n", ":5:1", "given -007"),
-        ("seed: 12:30\n", ":5:1", 'given the text "12:30"'),
-        ("seed: 1_000\n", ":5:1", 'given the text "1_000"'),
-        ("seed: 1.0\n", ":5:1", "given the number 1.0, wanted an integer"),
-        ("seed: true\n", ":5:1", "given the truth value true"),
+        ("split: {seed: 010}\n", ":5:9", "given 010"),
+        ("split: {seed: -007}\n", ":5:9", "given -007"),
+        ("split: {seed: 12:30}\n", ":5:9", 'given the text "12:30"'),
+        ("split: {seed: 1_000}\n", ":5:9", 'given the text "1_000"'),
+        ("split: {seed: 1.0}\n", ":5:9", "given the number 1.0, wanted an integer"),
+        ("split: {seed: true}\n", ":5:9", "given the truth value true"),
         ("train:\n", ":5:1", "given nothing, wanted a mapping"),
         ("train: []\n", ":5:1", "given a list of 0"),
         ("serve: {host: 8}\n", ":5:9", "wanted text; quote it"),
@@ -172,7 +172,7 @@ def test_wrong_type_says_given_and_wanted(file: Path, text: str, place: str, say
 
 
 def test_quoted_number_is_told_to_lose_its_quotes(file: Path) -> None:
-    check(file, BASE + "seed: '7'\n", "CFG_TYPE", ":5:1", "; remove the quotes")
+    check(file, BASE + "split: {seed: '7'}\n", "CFG_TYPE", ":5:9", "; remove the quotes")
 
 
 def test_top_level_list_is_a_type_error(file: Path) -> None:
@@ -185,9 +185,10 @@ def test_yaml_1_2_floats_are_numbers(file: Path, text: str) -> None:
 
 
 def test_yaml_1_2_words(file: Path) -> None:
-    text = "seed: 0x1F\nsplit: {seed: 0o17}\nclean: {strip_markup: False}\ngate: {bar: ~}\nserve: {host: yes}\n"
+    text = "answer: {seed: 0x1F}\nsplit: {seed: 0o17}\nclean: {strip_markup: False}\ngate: {bar: ~}\n"
+    text += "serve: {host: yes}\n"
     config = configfile.load(write(file, BASE + text)).config
-    assert (config.seed, config.split.seed, config.clean.strip_markup, config.gate.bar) == (31, 15, False, None)
+    assert (config.answer.seed, config.split.seed, config.clean.strip_markup, config.gate.bar) == (31, 15, False, None)
     assert config.serve.host == "yes"
 
 
@@ -201,7 +202,7 @@ def test_learning_rate_out_of_range(file: Path, value: str) -> None:
     [
         ("split: {validation: 0.7, test: 0.5}\n", ":5:1", "validation + test is 1.2"),
         ("size: smal\n", ":5:1", "did you mean `small`?"),
-        ("seed: 100000001\n", ":5:1", "at most 100,000,000"),
+        ("split: {seed: 100000001}\n", ":5:9", "at most 100,000,000"),
         ("register: {name: A b}\n", ":5:12", "matching"),
         ("coverage: {path: c, delimiter: ab}\n", ":5:21", 'given the text "ab"'),
     ],
@@ -270,12 +271,12 @@ def test_hostile_files_cost_a_second_and_100_mb_at_most(tmp_path: Path) -> None:
 
 
 def test_anchor_is_refused_with_its_place(file: Path) -> None:
-    check(file, BASE + "seed: &s 1\n", "CFG_LIMIT", ":5:7", "anchors")
+    check(file, BASE + "size: &s 1\n", "CFG_LIMIT", ":5:7", "anchors")
 
 
 def test_fifty_levels_are_read(file: Path) -> None:
-    check(file, BASE + "seed: " + "[" * 49 + "]" * 49 + "\n", "CFG_TYPE", ":5:1")
-    assert refused(write(file, BASE + "seed: " + "[" * 60 + "]" * 60 + "\n")).code == "CFG_LIMIT"
+    check(file, BASE + "size: " + "[" * 49 + "]" * 49 + "\n", "CFG_TYPE", ":5:1")
+    assert refused(write(file, BASE + "size: " + "[" * 60 + "]" * 60 + "\n")).code == "CFG_LIMIT"
 
 
 # Rows 9 to 11: tags, encodings, look-alikes
@@ -284,12 +285,12 @@ def test_fifty_levels_are_read(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("seed: !!python/object/apply:os.system [id]\n", ":5:7"),
-        ("seed: !!int 1\n", ":5:7"),
-        ("seed: ! x\n", ":5:7"),
-        ("!!str seed: 1\n", ":5:1"),
-        ("seed: !<tag:x> 1\n", ":5:7"),
-        ("seed: !e!x 1\n", ":5:7"),
+        ("size: !!python/object/apply:os.system [id]\n", ":5:7"),
+        ("size: !!int 1\n", ":5:7"),
+        ("size: ! x\n", ":5:7"),
+        ("!!str size: 1\n", ":5:1"),
+        ("size: !<tag:x> 1\n", ":5:7"),
+        ("size: !e!x 1\n", ":5:7"),
         ("train: !x {}\n", ":5:8"),
     ],
 )
@@ -300,7 +301,7 @@ def test_tags_are_refused(file: Path, text: str, place: str) -> None:
 def test_bom_and_line_ends_are_accepted(file: Path) -> None:
     for text in ("\ufeff" + BASE, BASE.replace("\n", "\r\n"), BASE.replace("\n", "\r"), BASE.rstrip()):
         assert configfile.load(write(file, text)).config.name == "demo"
-    check(file, "\ufeff" + BASE.replace("\n", "\r\n") + "seed: x\r\n", "CFG_TYPE", ":5:1")
+    check(file, "\ufeff" + BASE.replace("\n", "\r\n") + "split: {seed: x}\r\n", "CFG_TYPE", ":5:9")
     check(file, "\ufeffversion: 2\n", "CFG_VERSION", ":1:1")
 
 
@@ -410,8 +411,17 @@ def test_same_source_twice(tmp_path: Path, file: Path) -> None:
         check(file, f"{BASE}  - path: {again}\n", "PATH_CONFLICT", ":5:5", "already read by `sources.0`")
         check(file, f"{BASE}coverage:\n  path: {again}\n", "PATH_CONFLICT", ":6:3", "already read by `sources.0`")
     check(file, f"{BASE}coverage: {{path: loop}}\n", "PATH_CONFLICT", ":5:12", "leads to itself")
-    check(file, f"{BASE}coverage: {{path: store/x.jsonl}}\n", "PATH_CONFLICT", ":5:12", "runs write to")
+    for own in ("store", "runs", "cache", "registry"):
+        check(file, f"{BASE}coverage: {{path: {own}/x.jsonl}}\n", "PATH_CONFLICT", ":5:12", "runs write to")
     check(file, f"{BASE}coverage: {{path: {'n' * 256}}}\n", "PATH_NAME", ":5:12", "255 bytes")
+
+
+def test_a_relative_glob_passes_over_what_runs_write(tmp_path: Path, file: Path) -> None:
+    for name in ("data/a.jsonl", "store/clean/1/rows.jsonl", "runs/run-0001/x.jsonl", "cache/x.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        write(tmp_path / name, "{}")
+    for pattern in ("**/*.jsonl", "./*/*.jsonl"):
+        configfile.load(write(file, BASE.replace("data/a.jsonl", f"'{pattern}'")))
 
 
 def test_one_database_may_give_two_queries(file: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from understudy.config import Config, ServiceConfig, SourceConfig
 from understudy.core.records import Example, read_examples, write_jsonl
 from understudy.data.controls import sabotage
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, DataError
 from understudy.pipelines import Bound, lifecycle
 
 
@@ -45,6 +45,16 @@ def test_blanked_contexts_leaves_question_and_answer(tmp_path: Path) -> None:
     found = broken(tmp_path, "blanked_contexts")
     assert {e.prompt[0]["content"] for e in found} == {"Question: Which room is blue?"}
     assert [e.answer for e in found] == [e.answer for e in examples(20)]
+
+
+@pytest.mark.parametrize("control", ["shuffled_answers", "blanked_contexts"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_control_that_changes_nothing_is_refused(tmp_path: Path, control: str, count: int) -> None:
+    same = [Example(f"e{i}", [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "Yes."}])
+            for i in range(count)]  # fmt: skip
+    write_jsonl(tmp_path / "in.jsonl", same)
+    with pytest.raises(DataError, match=f"CONTROL_NO_EFFECT.*{control}.*none of the {count} "):
+        sabotage(control, [tmp_path / "in.jsonl"], tmp_path / "out")
 
 
 def config(**more: object) -> Config:

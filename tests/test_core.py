@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from understudy.core.artifact import MANIFEST, Artifact, Corpus, Dataset, Store
+from understudy.config import EXECUTION
+from understudy.core.artifact import MANIFEST, MEASURED, Artifact, Corpus, Dataset, Store
 from understudy.core.journal import Journal, events
 from understudy.core.lease import hold
 from understudy.core.plan import Plan, why
@@ -53,6 +54,25 @@ def toy_lossy(cfg: Words, corpus: Corpus, out: Path) -> Corpus:
     """Lose a row without saying so."""
     (out / "rows.jsonl").write_text("")
     return Corpus(out, ledger=Ledger(2, 1))
+
+
+class Service(BaseModel):
+    model: str = "m"
+    concurrency: int = Field(default=8, json_schema_extra=EXECUTION)
+
+
+class Asked(BaseModel):
+    service: Service | None = None
+    others: list[Service] = []
+    batch_size: int = Field(default=32, json_schema_extra=EXECUTION)
+
+
+@stage(revision=1)
+def toy_ask(cfg: Asked, out: Path) -> Corpus:
+    """Write down how it was asked."""
+    (out / "rows.jsonl").write_text(cfg.model_dump_json())
+    (out / MEASURED).write_text('{"greedy": {"seconds": 1.5}}')
+    return Corpus(out, measured={"calls": 3})
 
 
 class Silent:
@@ -170,9 +190,22 @@ def test_step_without_its_input_says_what_to_run(runner: Runner) -> None:
     [
         (lambda d: d.update(schema=99), "PLAN_VERSION"),
         (lambda d: d["steps"][0].update(stage="nonsense"), "STAGE_UNKNOWN"),
-        (lambda d: d["steps"].reverse(), "DAG_CYCLE"),
+        (lambda d: d["steps"].reverse(), "PLAN_ORDER"),
         (lambda d: d["steps"][1]["inputs"].update(corpus="toy_upper"), "DAG_CYCLE"),
+        (lambda d: d["steps"][0]["inputs"].update(corpus="toy_upper"), "DAG_CYCLE"),
+        (lambda d: d["steps"][1]["inputs"].update(corpus="nobody"), "PLAN_SYNTAX"),
+        (lambda d: d["steps"].append(d["steps"][0]), "STEP_TWICE"),
         (lambda d: d.pop("steps"), "PLAN_SYNTAX"),
+        (lambda d: d["steps"][0].pop("name"), "PLAN_SYNTAX"),
+        (lambda d: d["steps"][0].pop("libraries"), "PLAN_SYNTAX"),
+        (lambda d: d["steps"].insert(0, "collect"), "PLAN_SYNTAX"),
+        (lambda d: d["steps"][0]["needs"].update(retries="many"), "PLAN_SYNTAX"),
+        (lambda d: d["steps"][0]["needs"].update(cores=2), "PLAN_SYNTAX"),
+        (lambda d: d["steps"][0]["config"].update(words=7), "PLAN_SYNTAX"),
+        (lambda d: d["steps"][0]["config"].update(words=["other"]), "PLAN_STALE"),
+        (lambda d: d["steps"][0].update(revision=2), "PLAN_STALE"),
+        (lambda d: d["steps"][0].update(libraries={"torch": "1.0"}), "PLAN_STALE"),
+        (lambda d: d["steps"][1].update(fingerprint="0" * 64), "PLAN_STALE"),
     ],
 )
 def test_broken_plan_files_are_named(tmp_path: Path, edit: object, code: str) -> None:
@@ -182,6 +215,21 @@ def test_broken_plan_files_are_named(tmp_path: Path, edit: object, code: str) ->
     with pytest.raises(ConfigError) as e:
         Plan.load(tmp_path / "plan.json")
     assert e.value.code == code
+
+
+def test_a_loop_in_a_plan_file_is_printed(tmp_path: Path) -> None:
+    data = two_steps().to_json()
+    data["steps"][0]["inputs"]["corpus"] = "toy_upper"
+    (tmp_path / "plan.json").write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match="toy_collect > toy_upper > toy_collect"):
+        Plan.load(tmp_path / "plan.json")
+
+
+def test_a_plan_of_another_release_can_be_read_about(tmp_path: Path) -> None:
+    data = two_steps().to_json()
+    data["steps"][0].update(revision=2)
+    (tmp_path / "plan.json").write_text(json.dumps(data))
+    assert Plan.load(tmp_path / "plan.json", stale=True).to_json() == data
 
 
 def test_missing_plan_file(tmp_path: Path) -> None:
@@ -205,6 +253,41 @@ def test_revision_and_inputs_are_identity_but_needs_are_not() -> None:
     assert a.fingerprint != toy_upper.step(Words(), corpus=other, extra=[]).fingerprint
     assert a.fingerprint != toy_upper.step(Words(), corpus=corpus, extra=[other]).fingerprint
     assert a.fingerprint == toy_upper.step(Words(), name="another", corpus=corpus, extra=[]).fingerprint
+
+
+def test_execution_settings_reach_the_step_and_are_no_identity(runner: Runner, tmp_path: Path) -> None:
+    plain = Asked(service=Service(), others=[Service()])
+    other = Asked(service=Service(concurrency=1), others=[Service(concurrency=2)], batch_size=4)
+    changed = Asked(service=Service(model="n"), others=[Service()])
+    assert toy_ask.step(plain).fingerprint == toy_ask.step(other).fingerprint
+    assert toy_ask.step(plain).fingerprint != toy_ask.step(changed).fingerprint
+    Plan.of("toy", [toy_ask.step(other)]).save(tmp_path / "plan.json")
+    made = runner.run(Plan.load(tmp_path / "plan.json"))[0].artifact
+    assert json.loads((made.path / "rows.jsonl").read_text()) == other.model_dump()
+    assert runner.run(Plan.of("toy", [toy_ask.step(plain)]))[0].state == "cached"
+    before = Plan.of("toy", [toy_ask.step(other)]).to_json()["steps"][0]
+    assert why(toy_ask.step(changed), before) == ['config service.model: "m" > "n"']
+
+
+def test_what_a_stage_measured_itself_is_kept(runner: Runner) -> None:
+    made = runner.run(Plan.of("toy", [toy_ask.step(Asked())]))[0].artifact
+    assert made.measured["greedy"] == {"seconds": 1.5} and made.measured["calls"] == 3 and "seconds" in made.measured
+
+
+@pytest.mark.parametrize("name", [MANIFEST, MEASURED])
+def test_damaged_manifest_says_what_to_remove(runner: Runner, name: str) -> None:
+    path = runner.run(two_steps())[0].artifact.path
+    (path / name).write_text("{")
+    with pytest.raises(IntegrityError, match=f"remove toy_collect/{path.name} from the store") as e:
+        runner.run(two_steps())
+    assert e.value.code == "ARTIFACT_CHANGED"
+
+
+def test_what_is_staged_is_not_among_the_artifacts(runner: Runner) -> None:
+    made = [o.artifact.path for o in runner.run(two_steps())]
+    staged = runner.store.stage_directory("toy_collect", "f" * 64)
+    (staged / MANIFEST).write_text("{}")
+    assert list(runner.store.all()) == made
 
 
 def test_adopted_artifact_is_an_input_like_any_other(runner: Runner) -> None:

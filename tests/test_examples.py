@@ -105,17 +105,15 @@ def test_no_professor_or_course_of_coverage_is_in_a_training_document(data: Path
     texts += [row["text"] for row in rows(data / "documents.jsonl")]
     everything = "\n".join(texts)
     asked = generator.professors(7)[-generator.ASKED :]
-    names = [name for p in asked for name in (p.name, p.tutor.name, p.course.title)]
+    names = [p.name for p in asked] + [c.title for p in asked for c in p.courses]
     assert {p.name for p in asked} == {p["group"] for p in rows(data / "coverage.jsonl")}
     assert [name for name in names if name in everything] == []
 
 
-def test_the_tutor_of_a_page_differs_from_the_course_in_every_value(generator: ModuleType) -> None:
+def test_the_two_courses_of_a_page_differ_in_every_value(generator: ModuleType) -> None:
     for professor in generator.professors(7):
-        course, tutor = professor.course, professor.tutor
-        assert (course.day, course.time, course.room) != (tutor.day, tutor.time, tutor.room)
-        assert course.day != tutor.day and course.time != tutor.time and course.room != tutor.room
-        assert course.credits != tutor.hours and professor.name != tutor.name
+        first, second = (c.slots() for c in professor.courses)
+        assert all(first[name] != second[name] for name in first)
 
 
 def test_every_kind_of_sentence_has_several_wordings_in_the_catalogue(data: Path) -> None:
@@ -125,7 +123,7 @@ def test_every_kind_of_sentence_has_several_wordings_in_the_catalogue(data: Path
     texts = [template.format(**page) for page in found]
     assert len(set(texts)) == 140 and max(map(len, texts)) <= 300
     for wording in (" meets on ", " takes place every ", " is worth ", " is held in ", " runs in room "):
-        assert 15 < sum(wording in p["course"] for p in found) < 45, wording
+        assert 15 < sum(wording in p["first_course"] for p in found) < 45, wording
 
 
 def test_the_same_seed_writes_the_same_rows_and_another_seed_others(

@@ -116,6 +116,7 @@ def release(tmp_path: Path, found: dict) -> dict:
         "name": "advisor",
         "teacher": service,
         "judge": service,
+        "service": service,
         "licences": ["CC-BY-4.0"],
         "decoding": {"max_new_tokens": 64, "temperature": 0.0, "top_p": 1.0, "shots": [1]},
         "base": {"digest": "abc"},
@@ -133,6 +134,40 @@ def test_a_release_carries_digests_card_and_numbers_and_no_secret(held, tmp_path
     assert released["held"]["candidate"]["coverage"]["value"] == 0.9
     card = (tmp_path / "release" / "MODEL_CARD.md").read_text()
     assert "| candidate | coverage (simulated) | 0.9000 |" in card
-    for expected in ("CC-BY-4.0", "https://x.example/terms", "Simulated: teacher and judge", "digest: abc", "empty: 1"):
+    assert "Simulated: teacher and judge and service" in card
+    for expected in ("CC-BY-4.0", "https://x.example/terms", "digest: abc", "empty: 1"):
         assert expected in card
     assert not any("sk-canary" in p.read_text() for p in (tmp_path / "release").rglob("*") if p.is_file())
+
+
+def test_a_handful_of_items_decides_nothing(held, tmp_path) -> None:
+    few = {who: scores(tmp_path / f"few-{who}", [int(who == "candidate")] * 19) for who in ("candidate", "base")}
+    found = verdict(few, tmp_path, must_beat=["base"])
+    assert failed(found) == ["enough items"] and "19 held items" in found["rules"][0]["text"] and not found["passed"]
+    enough = {who: scores(tmp_path / f"more-{who}", [int(who == "candidate")] * 20) for who in ("candidate", "base")}
+    assert verdict(enough, tmp_path, must_beat=["base"])["passed"]
+
+
+def test_a_baseline_that_must_be_beaten_cannot_be_left_out(held, tmp_path) -> None:
+    del held["few_shot"]
+    with pytest.raises(IntegrityError, match="few_shot was not scored"):
+        verdict(held, tmp_path)
+
+
+def test_the_judges_failures_never_help_the_candidate(tmp_path: Path) -> None:
+    """Ten answers of the base that the judge could not grade count as covered in the comparison."""
+
+    def graded(folder: Path, covered: int, failed: int) -> tuple[Path, str]:
+        rows = []
+        for i in range(100):
+            values = {"coverage": int(i < covered), "judge_similarity": 90.0}
+            if i >= 100 - failed:
+                del values["judge_similarity"]
+            rows.append({"id": f"i{i:03}", "setting": "greedy", "sample": 0, "values": values})
+        write_jsonl(folder / "scores.jsonl", rows)
+        return folder, "greedy"
+
+    sides = {"candidate": graded(tmp_path / "c", 88, 0), "base": graded(tmp_path / "b", 80, 10)}
+    found = verdict(sides, tmp_path, must_beat=["base"])
+    assert found["differences"]["candidate-base"]["coverage"]["value"] == pytest.approx(-0.02)
+    assert found["held"]["base"]["coverage"]["value"] == 0.8 and failed(found) == ["beats base"]

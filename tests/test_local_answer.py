@@ -245,6 +245,26 @@ def test_shots_are_earlier_turns_and_settings_that_do_not_fit_are_left_out(model
     assert [r["setting"] for r in read_jsonl(tmp_path / "c/answers.jsonl")] == ["k=1"]
 
 
+def test_when_no_number_of_shots_fits_the_prompts_are_answered_as_they_are(model: LocalModel, tmp_path: Path) -> None:
+    shots = {30: choose_shots([chat(f"q{i}", f"a{i}", f"s{i}") for i in range(30)], 30, 0)}
+    for shown in (shots, {}):
+        out = tmp_path / str(len(shown))
+        ledger = answer(AnswerConfig(), model, EXAMPLES, out, name="x", shots=shown)
+        assert [r["setting"] for r in read_jsonl(out / "answers.jsonl")] == ["k=0"] * 4
+        assert ledger.notes == ({"shots_too_long": 1} if shown else {})
+
+
+def test_a_prompt_longer_than_the_context_gets_an_empty_answer_and_no_loss(model: LocalModel, tmp_path: Path) -> None:
+    long = chat("word " * model.context, "a", "too-long")
+    wide = chat("short", "word " * model.context, "reference-too-long")
+    ledger = answer(AnswerConfig(max_new_tokens=4), model, [EXAMPLES[0], long, wide], tmp_path, name="x")
+    first, second, third = read_jsonl(tmp_path / "answers.jsonl")
+    assert first["completion_tokens"] and first["loss_tokens"]
+    assert (second["text"], second["finish_reason"], second["loss_tokens"]) == ("", "context_length_exceeded", 0)
+    assert third["completion_tokens"] and third["loss_tokens"] == 0
+    assert ledger.notes == {"prompt_too_long": 1}
+
+
 def test_shots_go_round_the_categories() -> None:
     pool = [chat("q", "a", f"{c}{i}", category=c) for c in "abc" for i in range(4 if c == "a" else 2)]
     chosen = choose_shots([*pool, Example("z", [{"role": "user", "content": "q"}])], 99, 7)

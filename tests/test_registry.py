@@ -62,6 +62,55 @@ def test_a_release_becomes_champion_once_and_the_older_one_comes_back(registry: 
         registry.promote(9)
 
 
+class Killed(BaseException): ...
+
+
+def killed_at(registry: Registry, monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
+    """Register `bbb` as version 2 and die where `call` would set its alias or tag `name`."""
+    from mlflow import MlflowClient
+
+    real = getattr(MlflowClient, call)
+
+    def deadly(*args: str) -> None:
+        if {"2", name} <= set(args[2:4]):
+            raise Killed
+        real(*args)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(MlflowClient, call, deadly)
+        release(registry, "bbb")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ("set_registered_model_alias", "candidate"),
+        ("set_registered_model_alias", "champion"),
+        ("set_model_version_tag", "pointed"),
+    ],
+)
+def test_a_killed_registration_is_carried_on_once(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, call: str, name: str
+) -> None:
+    release(registry, "aaa")
+    killed_at(registry, monkeypatch, call, name)
+    assert release(registry, "bbb") == 2
+    assert [v.aliases for v in registry.versions()] == [(), ("candidate", "champion")]
+    assert registry.rollback().version == 1
+    assert release(registry, "bbb") == 2
+    assert champion(registry) == 1, "what was rolled back stays so"
+
+
+def test_a_version_rolled_back_before_its_registration_is_carried_on_stays_so(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(registry, "aaa")
+    killed_at(registry, monkeypatch, "set_model_version_tag", "pointed")
+    assert registry.rollback().version == 1
+    release(registry, "bbb")
+    assert champion(registry) == 1
+
+
 def test_the_fast_file_repeats_mlflow_and_can_be_rebuilt(registry: Registry) -> None:
     release(registry, "aaa")
     fast = registry.folder / "aliases.json"

@@ -21,7 +21,8 @@ from understudy.config import ServiceConfig
 from understudy.core.records import digest
 from understudy.errors import ConfigError, IntegrityError, RemoteError
 from understudy.models.base import Answer, Sampling
-from understudy.models.service import ServiceModel, parse_json, resolve_reference
+from understudy.models.reply import parse_json
+from understudy.models.service import ServiceModel, resolve_reference
 
 KEY = "sk-test-0123456789-not-to-be-seen"
 
@@ -289,8 +290,45 @@ def test_a_refused_request_fails_alone_and_is_not_retried() -> None:
         bad = results[3]
         assert isinstance(bad, RemoteError) and bad.code == "REQUEST_REFUSED"
         assert sum(isinstance(r, Answer) for r in results) == 5 and server.hits == 6
-        with pytest.raises(RemoteError, match="REQUEST_REFUSED"):
-            model.generate(conversations(6), GREEDY)
+
+
+FILTERED = chat("", finish="content_filter")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "finish"), [(error(400, "context_length_exceeded"), "refused"), (FILTERED, "content_filter")]
+)
+def test_a_refused_prompt_is_answered_with_nothing_and_the_others_arrive(refusal: Reply, finish: str) -> None:
+    def script(request: dict[str, Any], before: int) -> Reply:
+        return refusal if request["messages"][0]["content"] in ("say 0", "say 33") else echo(request, before)
+
+    with serving(script) as (_, url):
+        model = client(url)
+        answers = model.generate(conversations(60), GREEDY)
+        alone = model.generate(conversations(34)[33:], GREEDY)  # the last batch of a set may hold one prompt
+    assert [a.text for a in answers] == ["" if i in (0, 33) else f"heard say {i}" for i in range(60)]
+    assert answers[33].finish_reason == finish == alone[0].finish_reason
+    assert model.calls["refused"] == 3
+
+
+@pytest.mark.parametrize(("asked", "refused"), [(1, 1), (3, 3), (20, 2), (60, 4)])
+def test_a_service_that_refuses_too_many_prompts_stops(asked: int, refused: int) -> None:
+    def script(request: dict[str, Any], before: int) -> Reply:
+        number = int(request["messages"][0]["content"].removeprefix("say "))
+        return error(400, "no_such_parameter") if number >= asked - refused else echo(request, before)
+
+    with serving(script) as (_, url), pytest.raises(RemoteError, match=f"REQUEST_REFUSED.*{refused} of {asked} "):
+        client(url).generate(conversations(asked), GREEDY)
+
+
+def test_many_refused_prompts_in_a_row_are_no_outage() -> None:
+    def script(request: dict[str, Any], before: int) -> Reply:
+        number = int(request["messages"][0]["content"].removeprefix("say "))
+        return FILTERED if 100 <= number < 112 else echo(request, before)
+
+    with serving(script) as (_, url):
+        answers = client(url, concurrency=1).generate(conversations(300), GREEDY)
+    assert [i for i, a in enumerate(answers) if not a.text] == list(range(100, 112))
 
 
 @pytest.mark.parametrize(
@@ -345,11 +383,11 @@ def test_a_rerun_costs_no_call(tmp_path: Path) -> None:
 
 def test_after_a_crash_only_what_is_missing_is_asked(tmp_path: Path) -> None:
     def script(request: dict[str, Any], before: int) -> Reply:
-        return error(400) if request["messages"][0]["content"] == "say 7" and before == 0 else echo(request, before)
+        return error(503) if request["messages"][0]["content"] == "say 7" and before == 0 else echo(request, before)
 
     with serving(script) as (server, url):
         with pytest.raises(RemoteError):
-            client(url, tmp_path, concurrency=1).generate(conversations(10), GREEDY)
+            client(url, tmp_path, concurrency=1, max_attempts=1).generate(conversations(10), GREEDY)
         assert server.hits == 8
         answers = client(url, tmp_path, concurrency=1).generate(conversations(10), GREEDY)
     assert server.hits == 8 + 3 and len(answers) == 10
@@ -430,6 +468,33 @@ def test_an_unreadable_reply_is_asked_again_once() -> None:
         Grade(grade=5),
     ]
     assert server.hits == 4 + 2
+
+
+def test_replies_that_could_not_be_used_are_asked_again_by_the_next_run(tmp_path: Path) -> None:
+    def script(request: dict[str, Any], before: int) -> Reply:
+        text = request["messages"][-1]["content"]
+        bad = text.startswith("say 1") or (text.startswith("say 2") and "could not be used" not in text)
+        return chat("I would rather talk." if bad else '{"grade": 5}')
+
+    with serving(script) as (server, url):
+        first = client(url, tmp_path).ask_json(conversations(3), Grade)
+        assert isinstance(first[1], RemoteError) and first[1].code == "BAD_JSON"
+        assert len(list(tmp_path.rglob("*.json"))) == 3, "neither unusable reply is kept"
+        hits, server.script = server.hits, lambda request, before: chat('{"grade": 6}')
+        again = client(url, tmp_path).ask_json(conversations(3), Grade)
+    assert again == [Grade(grade=5), Grade(grade=6), Grade(grade=5)]
+    assert server.hits == hits + 1, "what was of use stays paid"
+
+
+@pytest.mark.parametrize(
+    "text", ['["\ud83d!", "\U0001f600"]', json.dumps(["\ud83d!", "\U0001f600"])], ids=["in the reply", "in its JSON"]
+)
+def test_a_lone_surrogate_of_a_reply_is_replaced(tmp_path: Path, text: str) -> None:
+    with serving(lambda r, n: chat(text)) as (server, url):
+        for _ in range(2):
+            (value,) = client(url, tmp_path).ask_json(conversations(1), list)
+            assert value == ["\ufffd!", "\U0001f600"]
+    assert server.hits == 1, "the second time from the cache"
 
 
 def test_a_failed_request_stays_in_its_place_among_the_parsed() -> None:

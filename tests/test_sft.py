@@ -16,11 +16,11 @@ import torch
 from test_chat_pack import chat, examples, packed, tiny_model
 
 from understudy.config import PackConfig, TrainConfig
-from understudy.core.records import Example, write_jsonl
+from understudy.core.records import Example, sha256_file, write_jsonl
 from understudy.data import pack
 from understudy.data.chat import ChatTemplate
 from understudy.errors import ConfigError, DataError
-from understudy.train import adapters, checkpoint, sft
+from understudy.train import adapters, sft
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +49,7 @@ def rows(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sha(out: Path) -> dict[str, str]:
     """Digest of every file of a training's output."""
-    return {str(f.relative_to(out)): checkpoint.file_digest(f) for f in sorted(out.rglob("*")) if f.is_file()}
+    return {str(f.relative_to(out)): sha256_file(f) for f in sorted(out.rglob("*")) if f.is_file()}
 
 
 def reference(model: Any, base: Path, given: list[Example]) -> tuple[float, int]:

@@ -297,11 +297,14 @@ def test_a_taken_port_is_an_error_and_not_a_second_service() -> None:
 
 
 def true_row(advisor: ModuleType, professor: Any, row: dict[str, Any]) -> bool:
-    """Against the generator's own facts: question, answer and facts all belong to this professor."""
-    category, slots = row["category"], professor.slots()
-    asked = row["question"] in [q.format(**slots) for q in advisor.QUESTIONS[category]]
-    facts = [slots[name] for name in advisor.FACTS[category]]
-    return asked and row["answer"] == advisor.ANSWERS[category].format(**slots) and row["facts"] == facts
+    """Against the generator's own facts: question, answer and facts all belong to one course of this professor."""
+    category = row["category"]
+    for slots in (professor.slots(i, order) for i in (0, 1) for order in (False, True)):
+        asked = row["question"] in [q.format(**slots) for q in advisor.QUESTIONS[category]]
+        facts = [slots[name] for name in advisor.FACTS[category]]
+        if asked and row["answer"] == advisor.ANSWERS[category].format(**slots) and row["facts"] == facts:
+            return True
+    return False
 
 
 def written(
@@ -345,7 +348,7 @@ def test_variants_of_a_request_bring_other_rows(advisor: ModuleType, pairs: Any)
         task = Task(seeds, document, "room", 2, variant)
         replies.append(synthesize(task, request_hash=str(variant), seed=0, wrong_rate=0)["examples"])
     questions = [row["question"] for reply in replies for row in reply]
-    assert len(questions) == 8 and len(set(questions)) == 4
+    assert len(questions) == 8 and len(set(questions)) >= 6
 
 
 FERRIES = [
@@ -492,11 +495,8 @@ def test_the_judge_over_http_tells_references_from_wrong_answers(
     rows = pairs[1][:24]
     with SimulatedService() as service:
         api = client(service)
-        # The next row is about the same professor three times of four: another category of answer. Who teaches a
-        # course and which course somebody teaches have one answer in two wordings, so that pair is passed over.
+        # The next row is about the same professor three times of four: another category of answer.
         for row, other in zip(rows, [*rows[1:], rows[0]], strict=True):
-            if {row["category"], other["category"]} == {"teacher", "course"}:
-                other = rows[(rows.index(row) + 8) % len(rows)]
             for answer, good in ((row["answer"], True), (other["answer"], False)):
                 question = example(row).messages[0]["content"] if with_context else row["question"]
                 blocks = {"QUESTION": question, "REFERENCE": row["answer"], "ANSWER": answer}

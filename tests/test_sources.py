@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from understudy.config import CollectConfig, FieldMap, SourceConfig
-from understudy.core.records import Ledger, digest, read_jsonl
-from understudy.data.sources import _items, collect, file_digest, source_digests
+from understudy.config import BaseConfig, CollectConfig, FieldMap, SourceConfig
+from understudy.core.records import Ledger, digest, read_jsonl, sha256_file
+from understudy.data.sources import _Intake, _items, collect, source_digests
 from understudy.data.sql import check_query
 from understudy.errors import ConfigError, DataError, RemoteError, UnderstudyError
+from understudy.models.base_files import folder_digest, take_in
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 QA = {"question": "q", "response": "a"}
@@ -111,11 +112,45 @@ def test_a_suffix_that_lies_is_told(tmp_path: Path, data: bytes) -> None:
 
 def test_a_file_that_changes_while_it_is_read_stops_the_run(tmp_path: Path) -> None:
     put(tmp_path, "a.jsonl", [{"text": "x"}, {"text": "y"}])
-    reading = _items(source(), tmp_path, {})
+    reading = _items(source(), tmp_path, _Intake())
     next(reading)
     put(tmp_path, "a.jsonl", [{"text": "x"}])
     with pytest.raises(DataError, match="FILE_CHANGED"):
         list(reading)
+
+
+def test_content_that_is_not_what_the_run_bound_stops_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        put(tmp_path, f"{name}.jsonl", [{"text": name}])
+    cfg = CollectConfig(sources=[source("*.jsonl")])
+    bound = cfg.model_copy(update={"digests": source_digests(cfg, tmp_path)})
+    collect(bound, tmp_path, tmp_path / ".out")
+    put(tmp_path, "b.jsonl", [{"text": "other"}])
+    with pytest.raises(DataError, match=r"FILE_CHANGED\] b\.jsonl:"):
+        collect(bound, tmp_path, tmp_path / ".out")
+    put(tmp_path, "b.jsonl", [{"text": "b"}])
+    put(tmp_path, "c.jsonl", [{"text": "c"}])
+    with pytest.raises(DataError, match=r"FILE_CHANGED\] c\.jsonl:"):
+        collect(bound, tmp_path, tmp_path / ".out")
+
+
+def test_a_base_that_is_not_what_the_run_bound_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "m/config.json", "{}")
+    put(tmp_path, "m/tokenizer.json", "{}")
+    put(tmp_path, "m/model.safetensors", "x")
+    bound = BaseConfig(path="m", digest=folder_digest(tmp_path / "m"))
+    assert take_in(bound, tmp_path, tmp_path / "one")["digest"] == bound.digest
+    put(tmp_path, "m/model.safetensors", "y")
+    with pytest.raises(DataError, match="FILE_CHANGED"):
+        take_in(bound, tmp_path, tmp_path / "two")
+
+
+def test_a_relative_glob_leaves_out_what_the_project_writes(tmp_path: Path) -> None:
+    for name in ("a", "in/runs/b", "runs/run-0001/journal/x", "store/s", "cache/c", "registry/r"):
+        put(tmp_path, f"{name}.jsonl", [{"text": name}])
+    for pattern in ("**/*.jsonl", "./**/*.jsonl"):
+        _, rows, _ = gather(tmp_path, source(pattern))
+        assert [r["text"] for r in rows] == ["a", "in/runs/b"]
 
 
 # --- columns
@@ -207,6 +242,7 @@ CHATS: dict[str, tuple[Any, str]] = {
     "two systems": ([SYSTEM, SYSTEM, USER, BOT], "turn 1"),
     "late system": ([USER, SYSTEM, BOT], "turn 1"),
     "user last": ([USER, BOT, USER], "turn 2"),
+    "two answers": ([USER, BOT, BOT], "turn 2"),
     "empty turn": ([USER, {"role": "assistant", "content": " "}], "turn 1"),
     "null turn": ([{"role": "user", "content": None}, BOT], "turn 0"),
     "no assistant": ([SYSTEM, USER], "turn 1"),
@@ -240,8 +276,20 @@ def test_squad_gives_one_example_a_question(tmp_path: Path) -> None:
         "source": "s.json", "licence": "CC", "group": "Bowl", "context": "They gave 308.", "question": "How many?",
         "answers": ["308", "308 points"],
     }  # fmt: skip
-    assert ledger.rejected == {"ANSWER_MISSING": 1, "SQUAD_SHAPE": 3}
+    assert ledger.rejected == {"UNANSWERABLE": 1, "SQUAD_SHAPE": 3}
     assert "paragraph 1 question 2" in rejects[0]["where"]
+
+
+def test_questions_without_an_answer_are_set_aside_but_are_no_bad_rows(tmp_path: Path) -> None:
+    asked = [{"question": f"{i}?", "answers": [], "is_impossible": True} for i in range(150)]
+    asked += [{"question": "Who?", "answers": [{"text": "Ann"}]}, {"question": "What?", "answers": []}]
+    put(tmp_path, "s.json", json.dumps({"data": [{"title": "T", "paragraphs": [{"context": "C", "qas": asked}]}]}))
+    ledger, rows, _ = gather(tmp_path, source("s.json", fields={}, format="squad", max_bad_rows=1))
+    assert len(rows) == 1 and ledger.rejected == {"UNANSWERABLE": 150, "ANSWER_MISSING": 1}
+    error = code(tmp_path, source("s.json", fields={}, format="squad", max_bad_rows=0))
+    assert error.code == "BAD_ROWS" and "1 bad rows" in error.what and "UNANSWERABLE" not in error.what
+    put(tmp_path, "s.json", json.dumps({"data": [{"paragraphs": [{"context": "C", "qas": asked[:7]}]}]}))
+    assert "7 bad rows, no good row" in code(tmp_path, source("s.json", fields={}, format="squad")).what
 
 
 def test_csv_cells_may_hold_json_lists(tmp_path: Path) -> None:
@@ -274,7 +322,7 @@ def test_collecting_twice_gives_equal_bytes_and_digests_follow_content(tmp_path:
         seen.append([(tmp_path / ".out" / n).read_bytes() for n in ("rows.jsonl", "rejects.jsonl")])
     assert seen[0] == seen[1]
     before = source_digests(CollectConfig(sources=[source()]), tmp_path)
-    assert before == source_digests([source()], tmp_path) == {"a.jsonl": file_digest(tmp_path / "a.jsonl")}
+    assert before == source_digests([source()], tmp_path) == {"a.jsonl": sha256_file(tmp_path / "a.jsonl")}
     put(tmp_path, "a.jsonl", [{"text": "y"}])
     assert before != source_digests([source()], tmp_path)
 
@@ -392,6 +440,18 @@ def test_the_digest_of_a_query_follows_its_result(shop: Path) -> None:
     connection.commit()
     connection.close()
     assert before != source_digests(asked, shop)
+
+
+def test_rows_that_are_not_what_the_run_bound_stop_it(shop: Path) -> None:
+    cfg = CollectConfig(sources=[query("SELECT id, text FROM t ORDER BY id")])
+    bound = cfg.model_copy(update={"digests": source_digests(cfg, shop)})
+    assert collect(bound, shop, shop / ".out").rows_out == 2
+    connection = sqlite3.connect(shop / "data" / "shop.db")
+    connection.execute("UPDATE t SET text = 'c' WHERE id = 1")
+    connection.commit()
+    connection.close()
+    with pytest.raises(DataError, match=r"FILE_CHANGED\] sql:"):
+        collect(bound, shop, shop / ".out")
 
 
 def test_sqlite_is_opened_read_only(shop: Path) -> None:

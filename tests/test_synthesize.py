@@ -15,7 +15,7 @@ from test_service import Reply, Scripted, _close, chat, client, error, serving  
 
 from understudy.config import SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl
-from understudy.data.synthesize import Material, normalised, prompt_key, quota, synthesize
+from understudy.data.synthesize import Material, category_of, normalised, prompt_key, quota, synthesize
 from understudy.errors import DataError, RemoteError
 from understudy.models.service import ServiceModel
 from understudy.models.simulated import Faults, SimulatedService
@@ -251,6 +251,48 @@ def test_a_seeds_own_prompt_is_rejected(tmp_path: Path) -> None:
     with teaching(copy) as (_, url):
         ledger = run(client(url), tmp_path, {"who": 6}, documents=documents)
     assert ledger.rejected["same_as_seed"] >= 3 and len(kept(tmp_path)) == 6
+
+
+def bare(example: Example, *, system: bool = False) -> Example:
+    """The pair as a source without context, facts and category gives it."""
+    turns = [{"role": "user", "content": example.meta["question"]}, example.messages[-1]]
+    return Example(example.id, [{"role": "system", "content": "Be brief."}, *turns] if system else turns, {})
+
+
+def test_without_categories_every_seed_is_written_from_and_any_category_is_taken(tmp_path: Path) -> None:
+    seeds = [bare(s) for s in SEEDS]
+    cfg = SynthesizeConfig(rows=12, rows_per_call=2, seeds_per_call=3)
+    shares = quota(cfg, Counter(category_of(s.meta) for s in seeds), [{"category": None, "values": {"m": 0.0}}],
+                   "m", targeted=True)  # fmt: skip
+    assert shares == {"": 12}
+    with teaching(but(question="Which hour?", category="poetry")) as (_, url):
+        ledger = run(client(url), tmp_path, shares, seeds=seeds, cfg=cfg)
+    assert ledger.rows_out == 12 and not any("category" in e.meta for e in kept(tmp_path))
+    assert "category" not in ledger.rejected
+
+
+def test_dev_rows_without_a_category_count_for_the_one_that_has_none() -> None:
+    rows = [{"category": c, "values": {"m": v}} for c, v in ((None, 0.0), ("a", 1.0))]
+    assert quota(SynthesizeConfig(rows=200), {"": 1, "a": 1}, rows, "m", targeted=True) == {"": 195, "a": 5}
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_a_row_has_the_shape_of_the_seeds_prompts(tmp_path: Path, system: bool) -> None:
+    with teaching(good) as (_, url):
+        run(client(url), tmp_path, {"": 6}, seeds=[bare(s, system=system) for s in SEEDS])
+    for e in kept(tmp_path):
+        assert [m["role"] for m in e.messages] == ["system"] * system + ["user", "assistant"]
+        assert e.prompt[-1]["content"].startswith("Whose course is ") and "context" not in e.meta
+        assert not system or e.messages[0]["content"] == "Be brief."
+
+
+def test_a_context_that_stands_in_the_prompt_alone_is_a_context_too(tmp_path: Path) -> None:
+    seeds = [Example(s.id, s.messages, {"facts": s.meta["facts"]}) for s in SEEDS]
+    with SimulatedService() as service:
+        run(client(service.base_url), tmp_path, {"": 6}, seeds=seeds)
+    texts = {d.text for d in DOCUMENTS}
+    written = [e.prompt[-1]["content"].rpartition("\n\nQuestion: ")[0] for e in kept(tmp_path)]
+    assert len(written) == 6 and set(written) <= texts
 
 
 def test_failed_requests_and_unreadable_replies_are_in_the_books(tmp_path: Path) -> None:

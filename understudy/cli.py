@@ -16,7 +16,6 @@ from understudy.errors import ConfigError, ResourceError, UnderstudyError
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Prepare a small model that you own to do the job of a large one that you rent."
@@ -24,13 +23,17 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+AllowSecrets = Annotated[
+    bool,
+    typer.Option("--allow-secrets", help="Accept literal secrets in understudy.yaml; runs keep copies of them."),
+]
 RunId = Annotated[str | None, typer.Argument(help="A run's id; the last one when left out.")]
 
 
-def _project() -> Any:
+def _project(allow_secrets: bool = False) -> Any:
     from understudy.project import Project
 
-    return Project(Path.cwd())
+    return Project(Path.cwd(), allow_secrets=allow_secrets)
 
 
 @app.command()
@@ -42,18 +45,30 @@ def init(name: Annotated[str, typer.Argument(help="Project name, also the folder
     file = folder / "understudy.yaml"
     if file.exists():
         raise ConfigError("CFG_EXISTS", file, "is there already", "edit it, or choose another name")
+    text = starter(folder.resolve().name)
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(starter(folder.resolve().name), "utf-8")
-    (folder / ".gitignore").write_text("runs/\nstore/\ncache/\nregistry/\n", "utf-8")
+    file.write_text(text, "utf-8")
+    _ignore(folder / ".gitignore")
     typer.echo(f"wrote {file}; put your data under {folder}/data and edit the file, then: understudy run -C {name}")
 
 
+def _ignore(file: Path) -> None:
+    """Have git pass over what the project writes; lines that are there stay."""
+    from understudy.config import OWN_FOLDERS
+
+    before = file.read_bytes() if file.is_file() else b""
+    missing = [line for line in (f"{name}/".encode() for name in OWN_FOLDERS) if line not in before.splitlines()]
+    if missing:
+        joint = b"\n" if before and not before.endswith(b"\n") else b""
+        file.write_bytes(before + joint + b"\n".join(missing) + b"\n")
+
+
 @app.command()
-def check() -> None:
+def check(allow_secrets: AllowSecrets = False) -> None:
     """Read understudy.yaml, look for its files and variables, and say what would run."""
     from understudy.preflight import warnings
 
-    project = _project()
+    project = _project(allow_secrets)
     for line in warnings(project):
         typer.echo(f"warning: {line}", err=True)
     typer.echo(f"ok: {project.config.name}, {len(project.config.sources)} sources")
@@ -82,11 +97,12 @@ def plan(
     why: Annotated[bool, typer.Option("--why", help="Say for each step what makes it stale.")] = False,
     bind: Annotated[bool, typer.Option("--bind", help="Bind a new run and write its plan; print the path.")] = False,
     values: Annotated[bool, typer.Option("--values", help="Print every setting with where it came from.")] = False,
+    allow_secrets: AllowSecrets = False,
 ) -> None:
     """Show what `run` would do, and what is done already."""
     from understudy.planning import describe, settings
 
-    project = _project()
+    project = _project(allow_secrets)
     if bind:
         with project.locked():
             run, _, _ = project.open_run(new=True, control=None)
@@ -101,6 +117,7 @@ def run(
     new: Annotated[bool, typer.Option("--new", help="Bind afresh: a new run even if nothing changed.")] = False,
     control: Annotated[str | None, typer.Option(help="Run a negative control; its gate must fail.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    allow_secrets: AllowSecrets = False,
 ) -> None:
     """Run the whole life cycle; finished steps are reused. Exit 7 when the gate says no."""
     from understudy.preflight import refuse
@@ -108,14 +125,16 @@ def run(
     from understudy.summary import summarise, verdict_of
     from understudy.terminal import RunWatcher, print_summary
 
-    project = _project()
+    project = _project(allow_secrets)
     refuse(project)
-    with project.locked():
-        current, built, fresh = project.open_run(new=new, control=control)
-        _note_changed(project, current, fresh)
-        with RunWatcher(quiet) as watcher:
-            outcomes = project.execute(current, built, watcher)
-    _note_edited(project)
+    try:
+        with project.locked():
+            current, built, fresh = project.open_run(new=new, control=control)
+            _note_changed(project, current, fresh)
+            with RunWatcher(quiet) as watcher:
+                outcomes = project.execute(current, built, watcher)
+    finally:
+        _note_edited(project)
     if watcher.cached == len(outcomes):
         typer.echo(f"nothing to do: all {len(outcomes)} steps of {current.id} are there")
     else:
@@ -126,12 +145,13 @@ def run(
 def _note_edited(project: Any) -> None:
     from understudy.core.records import sha256_file
 
-    now = sha256_file(project.root / "understudy.yaml")
-    if now != project.loaded.digest:
-        was = project.loaded.digest
-        typer.echo(
-            f"note: understudy.yaml changed during the run ({was[:8]} > {now[:8]}); this run used {was[:8]}", err=True
-        )
+    was = project.loaded.digest[:8]
+    try:
+        now = sha256_file(project.root / "understudy.yaml")[:8]
+    except OSError:
+        now = "gone"
+    if now != was:
+        typer.echo(f"note: understudy.yaml changed during the run ({was} > {now}); this run used {was}", err=True)
 
 
 def _note_changed(project: Any, current: Any, fresh: bool) -> None:
@@ -161,7 +181,9 @@ def step(
         watcher.started(wanted, loaded.steps.index(wanted), len(loaded.steps))
         outcome = runner.run_step(wanted)
         watcher.finished(wanted, outcome.artifact, outcome.seconds, outcome.state)
-    if isinstance(outcome.artifact, Release) and wanted.stage == "register":
+    # Only the project's own releases: another store's would be gone with it.
+    own = runner.store.root.resolve() == project.store.root.resolve()
+    if own and isinstance(outcome.artifact, Release) and wanted.stage == "register":
         project.publish(outcome.artifact)
     typer.echo(f"{outcome.state} {name} {outcome.artifact.content_digest[:12]}")
 
@@ -230,12 +252,13 @@ def gc(
 def serve(
     host: Annotated[str | None, typer.Option(help="Address; the configured one when left out.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    allow_secrets: AllowSecrets = False,
 ) -> None:
     """Answer OpenAI chat completions from the champion."""
     from understudy.registry import Registry
     from understudy.serve.server import serve as start
 
-    project = _project()
+    project = _project(allow_secrets)
     cfg = project.config
     champion = Registry(project.root, cfg.register_.name).champion()
     if champion is None:
@@ -294,14 +317,19 @@ class _Signalled(BaseException):
 
 
 def _listen() -> None:
-    """SIGTERM and SIGHUP stop as orderly as Ctrl-C does; a second signal stops at once."""
+    """SIGTERM and SIGHUP stop as orderly as Ctrl-C does; a second signal stops at once.
+
+    A signal that was ignored stays so: under nohup a logout stops nothing.
+    """
+    stops = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    heard = [s for s in stops if signal.getsignal(s) is not signal.SIG_IGN]
 
     def handle(number: int, frame: object) -> None:
-        for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        for s in heard:
             signal.signal(s, signal.SIG_DFL)
         raise _Signalled(number)
 
-    for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for s in heard:
         signal.signal(s, handle)
 
 
@@ -320,7 +348,7 @@ def main() -> None:
     args = sys.argv[1:]
     as_json = "--json" in args
     try:
-        code = app(_take_directory(args), prog_name="understudy", standalone_mode=False)
+        code = app(_take_directory(args) or ["--help"], prog_name="understudy", standalone_mode=False)
         sys.stdout.flush()
     except UnderstudyError as e:
         code = _fail(e, as_json)

@@ -1,7 +1,8 @@
 """Every setting of `understudy.yaml`, as pydantic models; the docstring under a field is its help.
 
 Strict: unknown keys, wrong types and out-of-range values are refused. `configfile` reads the file and reports the
-line; `sizes` holds what `size:` derives. The models under a stage's key are that stage's config, hence its identity.
+line; SIZES holds what `size:` derives. The models under a stage's key are that stage's config, hence its identity,
+but for the fields marked EXECUTION.
 """
 
 from __future__ import annotations
@@ -9,10 +10,17 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 VERSION = 1
 """Schema version of `understudy.yaml` that this release reads."""
+
+EXECUTION: JsonDict = {"execution": True}
+"""Marks a setting that says how a step is carried out, not what it makes: no part of a fingerprint."""
+
+OWN_FOLDERS = ("store", "runs", "cache", "registry")
+"""What a project writes itself; no glob reaches into it."""
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Grade = Annotated[int, Field(ge=1, le=100)]
@@ -121,7 +129,7 @@ class SplitConfig(Strict):
     """How documents and coverage pairs are divided. A group never straddles splits."""
 
     validation: Rate = 0.1
-    """Share of the documents for early stopping and decoding choice."""
+    """Share of the examples that do not train; their loss is logged after each epoch of training."""
     test: Rate = 0.1
     """Share of the documents scored once, at the end."""
     seed_pairs: Count = 60
@@ -152,11 +160,11 @@ class ServiceConfig(Strict):
     """Endpoint, e.g. `https://api.example.com/v1`; for `simulated`, an already running one."""
     api_key: str | None = None
     """Only by reference: `${env:NAME}`."""
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    concurrency: Annotated[int, Field(ge=1, le=256, json_schema_extra=EXECUTION)] = 8
     """Requests in flight at once."""
-    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    timeout_s: Annotated[float, Field(gt=0, le=3600, json_schema_extra=EXECUTION)] = 60.0
     """Deadline of one request, retries included."""
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    max_attempts: Annotated[int, Field(ge=1, le=20, json_schema_extra=EXECUTION)] = 5
     """Tries of one request."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     """0 is greedy."""
@@ -229,7 +237,7 @@ class TrainConfig(Strict):
     """LoRA scale: adapters are multiplied by lora_alpha / lora_rank."""
     lora_dropout: Rate = 0.0
     """Dropout before the LoRA adapters."""
-    save_every_steps: Positive = 100
+    save_every_steps: Annotated[Positive, Field(json_schema_extra=EXECUTION)] = 100
     """A crash loses at most this many optimizer steps."""
     seed: Count = 0
     """Seed of initial adapters, order and dropout."""
@@ -240,7 +248,7 @@ class AnswerConfig(Strict):
 
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] = 64
     """Longest answer, in tokens."""
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    batch_size: Annotated[int, Field(ge=1, le=4096, json_schema_extra=EXECUTION)] = 32
     """Prompts answered at once."""
     shots: list[Annotated[int, Field(ge=1, le=64)]] = [1, 2, 4, 8]
     """Few-shot baselines tried on dev; the best one goes to held."""
@@ -318,8 +326,6 @@ class Config(Strict):
     """Project and model name."""
     size: Literal["toy", "small", "full"] = "toy"
     """One dial that derives training, packing and synthesis sizes; any value below overrides it."""
-    seed: Count = 0
-    """Seed of the project."""
     sources: list[SourceConfig] = Field(min_length=1, max_length=100)
     """Where the rows come from."""
     coverage: SourceConfig | None = None
@@ -429,6 +435,7 @@ class RegisterStep(RegisterConfig):
     control: str | None = None
     teacher: ServiceConfig | None = None
     judge: ServiceConfig | None = None
+    service: ServiceConfig | None = None
     licences: list[str] = []
     decoding: AnswerConfig = AnswerConfig()
 

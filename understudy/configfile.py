@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from itertools import islice
@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from understudy import __version__
-from understudy.config import SIZES, VERSION, Config, SourceConfig
+from understudy.config import OWN_FOLDERS, SIZES, VERSION, Config, SourceConfig
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.yamlfile import (
     ENV,
@@ -51,6 +51,8 @@ class Loaded:
     origins: dict[str, str]
     digest: str
     path: Path
+    data: bytes = field(repr=False)
+    """The file as it was read; it may change while the run that read it goes on."""
 
 
 def load(path: Path, allow_secrets: bool = False) -> Loaded:
@@ -76,7 +78,7 @@ def load(path: Path, allow_secrets: bool = False) -> Loaded:
     except ValidationError as e:
         raise _translate(reader, tree, e) from None
     _refuse_conflicts(reader, config)
-    return Loaded(config, _origins(reader, config), hashlib.sha256(data).hexdigest(), path)
+    return Loaded(config, _origins(reader, config), hashlib.sha256(data).hexdigest(), path, data)
 
 
 def env_references(config: Config) -> list[tuple[str, str]]:
@@ -84,6 +86,17 @@ def env_references(config: Config) -> list[tuple[str, str]]:
     leaves = _leaves(config.model_dump(by_alias=True))
     texts = [(k, t) for k, value in leaves for t in (value if isinstance(value, list) else [value])]
     return [(dotted(k), m[1]) for k, t in texts if isinstance(t, str) for m in ENV.finditer(t)]
+
+
+def hidden(value: Any, keys: Keys = ()) -> Any:
+    """A setting as people may see it: `***` in place of a literal secret that was allowed."""
+    if isinstance(value, dict):
+        return {key: hidden(inner, (*keys, key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [hidden(inner, keys) for inner in value]
+    if not isinstance(value, str):
+        return value
+    return "***" if secret_key(keys[-1:]) and not ENV.fullmatch(value) else masked(value)
 
 
 def _refuse_secrets(reader: Reader) -> None:
@@ -192,9 +205,9 @@ def _refuse_conflicts(reader: Reader, config: Config) -> None:
         at = reader.at((*keys, "path" if source.kind == "files" else "query"))
         for identity in sorted(_identities(reader, at, base, source)):
             name = os.path.relpath(identity, base) if os.path.isabs(identity) else short(masked(identity))
-            if name.split(os.sep)[0] in ("store", "runs") and os.path.isabs(identity):
+            if name.split(os.sep)[0] in OWN_FOLDERS and os.path.isabs(identity):
                 what = f"{dotted(keys)}: {name} lies in a folder that runs write to"
-                raise reader.error("PATH_CONFLICT", at, what, "keep data outside store and runs")
+                raise reader.error("PATH_CONFLICT", at, what, f"keep data outside {', '.join(OWN_FOLDERS)}")
             if identity in owner:
                 what = f"{dotted(keys)}: {name} is already read by `{dotted(owner[identity])}`"
                 raise reader.error("PATH_CONFLICT", at, what, "read it once")
@@ -202,7 +215,10 @@ def _refuse_conflicts(reader: Reader, config: Config) -> None:
 
 
 def _identities(reader: Reader, at: int, base: str, source: SourceConfig) -> set[str]:
-    """Real paths that a source reads now (at most 10,000 of a glob's), or its query."""
+    """Real paths that a source reads now (at most 10,000 of a glob's), or its query.
+
+    A relative glob passes over what the project writes itself, as reading does.
+    """
     if source.kind == "sql" or source.path is None:
         return {json.dumps([source.url, source.query, source.query_file])}
     if any(len(os.fsencode(part)) > 255 for part in source.path.split("/")):
@@ -215,8 +231,9 @@ def _identities(reader: Reader, at: int, base: str, source: SourceConfig) -> set
         if e.errno == errno.ELOOP:
             raise reader.error("PATH_CONFLICT", at, "the symbolic link leads to itself", "point it at a file") from None
     if glob.has_magic(source.path):
-        pattern = os.path.join(glob.escape(base), source.path)
-        found |= {os.path.realpath(p) for p in islice(glob.iglob(pattern, recursive=True), 10_000) if os.path.isfile(p)}
+        names = islice(glob.iglob(source.path, root_dir=base, recursive=True), 10_000)
+        own = (n for n in names if os.path.isabs(n) or os.path.normpath(n).split(os.sep)[0] not in OWN_FOLDERS)
+        found |= {os.path.realpath(p) for n in own if os.path.isfile(p := os.path.join(base, n))}
     return found
 
 
@@ -343,6 +360,8 @@ def _rows(node: dict[str, Any], keys: Keys) -> Iterator[str]:
             default = "required"
         else:
             default = "" if inner.get("name") else f"`{json.dumps(raw.get('default'))}`"
+        if raw.get("execution"):
+            help_ += " A change makes no finished step run again."
         cells = [f"`{dotted((*keys, key))}`", _wanted(inner), default, " ".join(help_.split())]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         if inner.get("name") and keys == () and node is not _schema():
@@ -370,7 +389,7 @@ sources:  # the texts of the job; one entry per source
 
 coverage:  # pairs of prompt and answer that you are happy with
   path: data/coverage.jsonl  # never one of the sources
-  fields: {prompt: prompt, response: response}  # the columns with prompt and answer
+  fields: {context: context, question: question, response: response, facts: facts}  # or prompt, without context
 
 teacher:  # service LLM that writes training examples from the coverage pairs
   provider: simulated  # on this machine; openai wants model, base_url and api_key: ${env:NAME}

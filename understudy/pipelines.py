@@ -30,6 +30,7 @@ class Round:
     """The steps of one round that later ones need."""
 
     data: Step
+    packed: Step
     checkpoint: Step
     scores: Step
 
@@ -44,7 +45,6 @@ class Lifecycle:
             raise ConfigError("CONTROL_UNKNOWN", control, "needs the simulated teacher", "use another control")
         self.config, self.bound, self.control = config, bound, control
         self.metric = config.gate.metric
-        self.dev_metric = self.metric if self.metric != "loss" else "exact_facts"
 
     def prepare(self) -> None:
         """From raw rows to the Dataset, the HeldSet and the base."""
@@ -61,7 +61,7 @@ class Lifecycle:
         self.base = s.base.step(cfg.base.model_copy(update={"digest": self.bound.base}))
 
     def baselines(self) -> None:
-        """The untuned base, alone and with few-shot prompts, on dev."""
+        """The untuned base with few-shot prompts, on dev: the best number of examples goes to held."""
         self.shots: Step | None = None
         if self.config.coverage and self.config.answer.shots:
             answers = s.answer.step(self._answers("base"), name="answer-dev-base", model=self.base, data=self.data)
@@ -71,11 +71,10 @@ class Lifecycle:
         """One round: write, pack, train, answer and score on dev."""
         arm = str(number) if targeted else "untargeted"
         before = rounds[number - 2] if number > 1 else None
-        skip = bool(before) and targeted and self.config.loop.target < 1.0
+        met = before.scores if before and self.config.loop.target < 1.0 else None
 
         def skipped(alias: Step | None) -> SkipIf | None:
-            assert before is not None or not skip
-            return SkipIf(before.scores, "target_met", True, alias) if skip and before and alias else None
+            return SkipIf(met, "target_met", True, alias) if met and alias else None
 
         extra: list[Step] = [r.data for r in rounds[: number - 1] if self.config.teacher]
         data = self.data
@@ -89,20 +88,24 @@ class Lifecycle:
                 skip_if=skipped(before.data if before else None),
             )
             extra.append(data)
-        checkpoint = self._train(arm, extra, skipped(before.checkpoint if before else None))
+        packed = self._pack(arm, extra, skipped(before.packed if before else None))
+        checkpoint = self._train(arm, packed, skipped(before.checkpoint if before else None))
         answers = s.answer.step(
             self._answers("candidate", shots=False), name=f"answer-dev-{arm}", model=checkpoint, data=self.data
         )
         scores = self._score("candidate", answers, round_number=number, arm=arm)
-        return Round(data, checkpoint, scores)
+        return Round(data, packed, checkpoint, scores)
 
-    def _train(self, arm: str, extra: list[Step], skip: SkipIf | None) -> Step:
+    def _pack(self, arm: str, extra: list[Step], skip: SkipIf | None) -> Step:
         source, rest = self.data, extra
         if self.control in ("shuffled_answers", "blanked_contexts"):
             control = c.ControlStep(control=self.control)  # type: ignore[arg-type]
             source = s.sabotage.step(control, name=f"sabotage-{arm}", data=self.data, extra=extra)
             rest = []
-        packed = s.pack.step(self.config.pack, name=f"pack-{arm}", base=self.base, data=source, extra=rest)
+        inputs = {"base": self.base, "data": source, "extra": rest}
+        return s.pack.step(self.config.pack, name=f"pack-{arm}", skip_if=skip, **inputs)
+
+    def _train(self, arm: str, packed: Step, skip: SkipIf | None) -> Step:
         train = self.config.train
         if self.control == "untrained_adapter":
             train = train.model_copy(update={"max_steps": 0})
@@ -115,13 +118,13 @@ class Lifecycle:
             teacher = teacher.model_copy(update={"wrong_rate": 0.5})
         settings = self.config.synthesize.model_dump()
         settings["targeted"] = targeted and self.config.synthesize.targeted
-        return c.SynthesizeStep(**settings, teacher=teacher, round=number, metric=self.dev_metric)
+        return c.SynthesizeStep(**settings, teacher=teacher, round=number, metric=self.metric)
 
     def _answers(self, who: str, *, shots: bool = True) -> c.AnswerStep:
         settings = self.config.answer.model_dump()
         if not shots:
             settings["shots"] = []
-        return c.AnswerStep(**settings, who=who, metric=self.dev_metric)
+        return c.AnswerStep(**settings, who=who, metric=self.metric)
 
     def _grades(self, who: str, round_number: int = 0) -> c.ScoreStep:
         settings = self.config.score.model_dump()
@@ -177,21 +180,27 @@ class Lifecycle:
         for who, step in (("champion", self._champion()), ("service", self._service())):
             if step:
                 held[who] = step
-        gate_config = c.GateStep(**self.config.gate.model_dump(), control=self.control)
-        verdict = s.gate.step(gate_config, **held)
+        verdict = s.gate.step(self._rules(), **held)
         release = self._register(verdict, candidate)
         return Plan.of(self.config.name, [*arms, release, self._report([*arms, *held.values(), verdict, release])])
 
     def _plain_round(self) -> Round:
         """Without a coverage set: one training on the collected examples."""
-        checkpoint = self._train("1", [], None)
-        return Round(self.data, checkpoint, checkpoint)
+        packed = self._pack("1", [], None)
+        checkpoint = self._train("1", packed, None)
+        return Round(self.data, packed, checkpoint, checkpoint)
 
     def _select(self, rounds: list[Round]) -> Step:
         if len(rounds) == 1:
             return rounds[0].checkpoint
-        settings = c.SelectStep(metric=self.dev_metric)
+        settings = c.SelectStep(metric=self.metric)
         return s.select.step(settings, checkpoints=[r.checkpoint for r in rounds], scores=[r.scores for r in rounds])
+
+    def _rules(self) -> c.GateStep:
+        """The gate's rules; without a coverage set there is no few-shot baseline to beat."""
+        settings = self.config.gate.model_dump()
+        settings["must_beat"] = [who for who in settings["must_beat"] if who != "few_shot" or self.shots]
+        return c.GateStep(**settings, control=self.control)
 
     def _register(self, verdict: Step, candidate: Step) -> Step:
         settings = c.RegisterStep(
@@ -199,6 +208,7 @@ class Lifecycle:
             control=self.control,
             teacher=self.config.teacher,
             judge=self.config.judge,
+            service=self.config.service,
             licences=self._licences(),
             decoding=self.config.answer,
         )

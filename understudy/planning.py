@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from understudy.configfile import Loaded
-from understudy.core.artifact import MANIFEST
+from understudy.configfile import Loaded, hidden
+from understudy.core.artifact import MANIFEST, Release, read_sealed
 from understudy.core.plan import why
 from understudy.core.stage import STAGES
 from understudy.project import Project
@@ -20,7 +20,7 @@ KEPT_RUNS = 3
 def settings(loaded: Loaded) -> Iterator[str]:
     """Every resolved value with where it came from."""
     for key, origin in sorted(loaded.origins.items()):
-        value: Any = loaded.config.model_dump(mode="json", by_alias=True)
+        value: Any = hidden(loaded.config.model_dump(mode="json", by_alias=True))
         for part in key.replace("[", ".").replace("]", "").split("."):
             value = value[int(part)] if isinstance(value, list) else value[part]
         yield f"{key} = {json.dumps(value, ensure_ascii=False)}  ({origin})"
@@ -69,7 +69,7 @@ def explain_step(project: Project, name: str) -> Iterator[str]:
     for key, value in step.inputs.items():
         given = ", ".join(s.name for s in value) if isinstance(value, list) else value.name if value else "none"
         yield f"input {key}: {given}"
-    for key, setting in step.config.items():
+    for key, setting in hidden(step.config).items():
         yield f"config {key} = {json.dumps(setting, ensure_ascii=False)[:200]}"
     if found is None:
         yield "not made yet"
@@ -83,41 +83,49 @@ def explain_step(project: Project, name: str) -> Iterator[str]:
 
 
 def collect_garbage(project: Project, *, delete: bool) -> Iterator[str]:
-    """Artifacts outside the last runs and the lineage of registered versions."""
-    needed = _needed(project)
-    freed, count = 0, 0
-    for path in project.store.all():
-        if path not in needed:
-            size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-            freed, count = freed + size, count + 1
-            yield f"{'removed' if delete else 'would remove'} {path.relative_to(project.root)} ({size / 1e6:.1f} MB)"
-            if delete:
-                shutil.rmtree(path)
-    verb = "freed" if delete else "would free"
-    yield f"{count} artifacts, {verb} {freed / 1e6:.1f} MB" + ("" if delete or not count else "; --delete removes them")
+    """Artifacts outside the last runs and the lineage of registered versions, and partial work on what no run plans."""
+    planned = _planned(project)
+    needed = _needed(project, planned)
+    partial = {project.store.scratch(path.parent.name, path.name) for path in planned}
+    unneeded = [path for path in project.store.all() if path not in needed]
+    unneeded += [path for path in project.store.scratches() if path not in partial]
+    freed = 0
+    for path in unneeded:
+        size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+        freed += size
+        yield f"{'removed' if delete else 'would remove'} {path.relative_to(project.root)} ({size / 1e6:.1f} MB)"
+        if delete:
+            shutil.rmtree(path)
+    verb, hint = ("freed", "") if delete else ("would free", "; --delete removes them" if unneeded else "")
+    yield f"{len(unneeded)} artifacts, {verb} {freed / 1e6:.1f} MB{hint}"
 
 
-def _needed(project: Project) -> set[Path]:
-    """Directories of the last runs' plans, of every run's release that is registered, and of their inputs."""
-    from understudy.registry import Registry
+def _planned(project: Project) -> set[Path]:
+    """Addresses of every step in the last runs' plans."""
+    steps = [step for run in project.runs()[-KEPT_RUNS:] for step in run.read("plan.json")["steps"]]
+    return {project.store.address(step["name"], step["fingerprint"]) for step in steps}
 
+
+def _needed(project: Project, planned: set[Path]) -> set[Path]:
+    """What is planned, every release that passed (those are the registered ones, of every name), and their inputs."""
     keep: set[Path] = set()
-    for run in project.runs()[-KEPT_RUNS:]:
-        keep |= {project.store.address(s["name"], s["fingerprint"]) for s in run.read("plan.json")["steps"]}
-    registry = Registry(project.root, project.config.register_.name)
-    frontier = [project.root / v.path for v in registry.versions()] if registry.champion() else []
-    frontier += list(keep)
+    frontier = [*planned, *_releases(project)]
     while frontier:
         path = frontier.pop()
-        keep.add(path)
-        manifest = path / MANIFEST
-        if not manifest.is_file():
+        if path in keep:
             continue
-        data = json.loads(manifest.read_text("utf-8"))
-        if alias := data.get("alias_of"):
-            keep.add(project.store.root / alias)
-        for name, entry in data["inputs"].items():
-            parent = project.store.address(name, entry["fingerprint"])
-            if parent not in keep and parent.exists():
-                frontier.append(parent)
+        keep.add(path)
+        if not (path / MANIFEST).is_file():
+            continue
+        manifest = read_sealed(path / MANIFEST)
+        if alias := manifest.get("alias_of"):
+            frontier.append(project.store.root / alias)
+        frontier += [project.store.address(name, entry["fingerprint"]) for name, entry in manifest["inputs"].items()]
     return keep
+
+
+def _releases(project: Project) -> Iterator[Path]:
+    for path in project.store.all():
+        manifest = read_sealed(path / MANIFEST)
+        if manifest.get("kind") == Release.kind and manifest["facts"].get("passed"):
+            yield path

@@ -6,16 +6,20 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from understudy.config import Config
 from understudy.configfile import env_references
 from understudy.core.plan import Plan
 from understudy.errors import ConfigError, ResourceError
 from understudy.project import Project
 
-LOCAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu")
+LOCAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "mlflow")
+GRADED = ("judge_similarity", "judge_precision")
+"""Metrics from 1 to 100."""
 
 
 def refuse(project: Project) -> None:
-    """Raise for what would surely fail later: an unset variable, a missing package."""
+    """Raise for what would surely fail later: a metric that nothing measures, an unset variable, a missing package."""
+    _refuse_metrics(project.config)
     for key, name in env_references(project.config):
         value = os.environ.get(name, "")
         if not value.strip() or "\n" in value or "\r" in value:
@@ -24,6 +28,26 @@ def refuse(project: Project) -> None:
     for package in LOCAL:
         if find_spec(package) is None:
             raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[local]'")
+
+
+def _refuse_metrics(cfg: Config) -> None:
+    from understudy.evals import scorers
+    from understudy.evals.score import JUDGED
+
+    measured = [scorers.get(name).name for name in cfg.score.scorers] + ["loss"] + (list(JUDGED) if cfg.judge else [])
+    metric = cfg.gate.metric
+    if metric not in measured:
+        fix = "set `judge`, or one of: " if metric in JUDGED else "one of: "
+        raise ConfigError("GATE_METRIC", "gate.metric", f"nothing measures {metric!r}", fix + ", ".join(measured))
+    if metric == "exact_facts" and cfg.coverage and not cfg.coverage.fields.facts:
+        fix = "map `facts` in coverage.fields, or choose another metric"
+        raise ConfigError("GATE_METRIC", "gate.metric", "exact_facts needs each pair's facts", fix)
+    if metric in GRADED and cfg.gate.bar is not None:
+        raise ConfigError("GATE_METRIC", "gate.bar", f"is a share, but {metric} is no share", "set it to null")
+    if metric in {*GRADED, "loss"} and cfg.loop.target < 1.0:
+        raise ConfigError("GATE_METRIC", "loop.target", f"is a share, but {metric} is no share", "leave it out")
+    if "few_shot" in cfg.gate.must_beat and "must_beat" in cfg.gate.model_fields_set and not cfg.coverage:
+        raise ConfigError("GATE_METRIC", "gate.must_beat", "few_shot needs a coverage set", "leave few_shot out")
 
 
 def warnings(project: Project) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A project on disk: its configuration, store, runs and registry, and what a run binds.
 
-`runs/<id>/` holds the frozen configuration, bindings, plan, journal and status. An unchanged project reopens its last
-run; changed configuration or sources, or `--new`, bind afresh.
+`runs/<id>/` holds the frozen configuration, bindings, plan, journal, status and report. An unchanged project reopens
+its last run; changed configuration or sources, or `--new`, bind afresh.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 from understudy import __version__
 from understudy.config import Config
 from understudy.configfile import Loaded, load
-from understudy.core.artifact import Release, Report, Store, write_synced
+from understudy.core.artifact import Release, Report, Store, read_sealed, write_synced
 from understudy.core.journal import now
 from understudy.core.lease import hold
 from understudy.core.plan import Plan
 from understudy.core.records import digest
 from understudy.core.runner import Outcome, Runner, Watcher
+from understudy.core.stage import without_execution
 from understudy.errors import ConfigError, GateError, IntegrityError
 from understudy.pipelines import Bound, lifecycle
 
@@ -53,21 +54,22 @@ class Run:
         write_synced(self.path / name, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False))
 
     def plan(self) -> Plan:
+        """The run's plan, to read about it; one of another release too."""
         import understudy.stages  # noqa: F401  (declares the stages that the plan names)
 
-        return Plan.load(self.path / "plan.json")
+        return Plan.load(self.path / "plan.json", stale=True)
 
 
 class Project:
     """A folder with an `understudy.yaml`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, allow_secrets: bool = False) -> None:
+        self.root, self.allow_secrets = root, allow_secrets
         self.store = Store(root / "store")
 
     @cached_property
     def loaded(self) -> Loaded:
-        return load(self.root / FILE)
+        return load(self.root / FILE, self.allow_secrets)
 
     @property
     def config(self) -> Config:
@@ -106,7 +108,8 @@ class Project:
         if last and not new and last.read("bindings.json").get("identity") == identity:
             saved = Bound(**last.read("bindings.json")["bound"])
             plan = lifecycle(self.config, saved, control)
-            if plan.to_json() != last.read("plan.json"):  # another release of understudy: same bindings, newer plan
+            # Another release of understudy, or other execution settings: same bindings, newer plan.
+            if plan.to_json() != last.read("plan.json"):
                 plan.save(last.path / "plan.json")
             return last, plan, False
         bound = self.with_champion(bound, control)
@@ -124,7 +127,8 @@ class Project:
 
     def identity(self, bound: Bound, control: str | None) -> str:
         """What makes a run the same one: resolved configuration, sources, base and control; not the champion."""
-        return digest([self.config.model_dump(mode="json", by_alias=True), bound.sources, bound.base, control])
+        settings = without_execution(Config, self.config.model_dump(mode="json", by_alias=True))
+        return digest([settings, bound.sources, bound.base, control])
 
     def bind(self) -> Bound:
         """Digests of what lies outside the configuration: source files and base model."""
@@ -150,7 +154,7 @@ class Project:
             raise IntegrityError(
                 "CHAMPION_GONE", champion.path, "the champion's release is not in the store", "restore it, or roll back"
             )
-        fingerprint = json.loads(manifest.read_text("utf-8"))["fingerprint"]
+        fingerprint = read_sealed(manifest)["fingerprint"]
         before = replace(bound, champion=self._bound_by(fingerprint))
         if lifecycle(self.config, before, control).step("register").fingerprint == fingerprint:
             return before
@@ -169,7 +173,7 @@ class Project:
         number = 1 + max((int(r.id.removeprefix("run-")) for r in self.runs()), default=0)
         run = Run(self.root / "runs" / f"run-{number:04d}")
         run.path.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.root / FILE, run.path / FILE)
+        (run.path / FILE).write_bytes(self.loaded.data)
         run.write(
             "bindings.json",
             {"identity": identity, "bound": asdict(bound), "control": control, "at": now(), "understudy": __version__},
@@ -180,6 +184,8 @@ class Project:
     def execute(self, run: Run, plan: Plan, watcher: Watcher) -> list[Outcome]:
         """Run the plan, register a release that passed, keep the status; the caller holds the lock."""
         runner = Runner(self.root, self.store, run.journal, watcher)
+        started = now()
+        run.write("status.json", {**run.read("status.json"), "started": started})
         outcomes = runner.run(plan)
         status = {
             o.step.name: {"seconds": o.seconds, "state": o.state, "content_digest": o.artifact.content_digest}
@@ -190,18 +196,12 @@ class Project:
             if isinstance(outcome.artifact, Release) and outcome.step.stage == "register":
                 version = self.publish(outcome.artifact, run)
             if isinstance(outcome.artifact, Report):
-                self._show_report(outcome.artifact)
+                shutil.copyfile(outcome.artifact.path / "report.html", run.path / "report.html")
         finished = run.read("status.json").get("finished")
         if not finished or any(o.state != "cached" for o in outcomes):
             finished = now()
-        run.write("status.json", {"finished": finished, "version": version, "steps": status})
+        run.write("status.json", {"started": started, "finished": finished, "version": version, "steps": status})
         return outcomes
-
-    def _show_report(self, report: Report) -> None:
-        """Keep the last run's report where a person looks first: `report.html` beside understudy.yaml."""
-        page, shown = (report.path / "report.html").read_bytes(), self.root / "report.html"
-        if not shown.is_file() or shown.read_bytes() != page:
-            shown.write_bytes(page)
 
     def publish(self, release: Release, run: Run | None = None) -> int | None:
         """Register a release whose verdict passed; idempotent on its content digest. Returns the version."""

@@ -19,6 +19,8 @@ from typing import Any
 from understudy.errors import BusyError, ConfigError, GateError, IntegrityError, RemoteError, boundary, extra
 
 LOCK_TIMEOUT_S = 60.0
+POINTED = "pointed"
+"""Tag of a version: `no` until its aliases are set, so that the next `register` makes good a kill in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,10 @@ class Registry:
         with self._locked():
             client = self._client()
             known = {v.digest: v.version for v in self._read(client)}
-            if release_digest in known:
-                self._write(client)
-                return known[release_digest]
             with boundary(RemoteError, "REGISTRY", self.name, "see the registry's database or server"):
-                version = self._create(client, path, release_digest, tags, metrics)
-                self._point(client, version)
+                version = known.get(release_digest) or self._create(client, path, release_digest, tags, metrics)
+                if client.get_model_version(self.name, str(version)).tags.get(POINTED) == "no":
+                    self._point(client, version)
             self._write(client)
             return version
 
@@ -100,6 +100,7 @@ class Registry:
             before = int(client.get_model_version(self.name, str(now)).tags.get("previous") or 0) if now else 0
             if before not in found:
                 raise ConfigError("ROLLBACK", self.name, "has no earlier champion", "`promote` a version by number")
+            client.set_model_version_tag(self.name, str(now), POINTED, "yes")
             client.set_registered_model_alias(self.name, "champion", str(before))
             return next(v for v in self._write(client) if v.version == before)
 
@@ -152,19 +153,23 @@ class Registry:
         for key, value in sorted(metrics.items()):
             client.log_metric(run.info.run_id, key, value)
         client.set_terminated(run.info.run_id)
-        marks = {**tags, "digest": digest, "path": path}
+        marks = {**tags, "digest": digest, "path": path, POINTED: "no"}
         created = client.create_model_version(self.name, source=path, run_id=run.info.run_id, tags=marks)
         return int(created.version)
 
     def _point(self, client: Any, version: int) -> None:
         """A new version is candidate and champion; what was champion before it is remembered on it."""
         now = client.get_registered_model(self.name).aliases.get("champion")
+        before = int(now) if now else None
         client.set_registered_model_alias(self.name, "candidate", str(version))
-        self._promote(client, version, int(now) if now else None)
+        if before != version:
+            self._promote(client, version, before)
+        client.set_model_version_tag(self.name, str(version), POINTED, "yes")
 
     def _promote(self, client: Any, version: int, now: int | None) -> None:
         if now is not None:
             client.set_model_version_tag(self.name, str(version), "previous", str(now))
+            client.set_model_version_tag(self.name, str(now), POINTED, "yes")
         client.set_registered_model_alias(self.name, "champion", str(version))
 
     def _read(self, client: Any) -> list[Version]:

@@ -81,14 +81,14 @@ def synthesize(cfg: c.SynthesizeStep, data: Dataset, previous: list[Dataset], de
 
     seeds = read_examples(data.path / "seed.jsonl")
     documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
-    counts = Counter(str(e.meta.get("category", "")) for e in seeds)
+    counts = Counter(work.category_of(e.meta) for e in seeds)
     earlier = {work.prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
     with connect(cfg.teacher, role="teacher", cache=_cache(), knowledge=seeds) as teacher:
         ledger = work.synthesize(
             cfg,
             teacher,
             work.Material(seeds, documents, earlier),
-            quota=work.quota(cfg, counts, _greedy_rows(dev) if dev else None, cfg.metric, cfg.targeted),
+            quota=work.quota(cfg, counts, _main_rows(dev) if dev else None, cfg.metric, cfg.targeted),
             round=cfg.round,
             out=out,
             progress=current().progress,
@@ -136,11 +136,11 @@ def train(cfg: c.TrainConfig, data: Packed, base: Base, out: Path) -> Checkpoint
 @stage(revision=1)
 def select(cfg: c.SelectStep, checkpoints: list[Checkpoint], scores: list[Scores], out: Path) -> Checkpoint:
     """The candidate: the round whose model scored best on dev; the earliest of equals."""
-    from understudy.evals.score import load_summary
+    from understudy.evals.score import best_index, load_summary, main_setting
     from understudy.models.base_files import copy_tree
 
-    values = [load_summary(s.path)["greedy"][cfg.metric]["value"] for s in scores]
-    best = max(range(len(values)), key=lambda i: (values[i], -i))
+    values = [load_summary(s.path)[main_setting(s.path)][cfg.metric]["value"] for s in scores]
+    best = best_index(cfg.metric, values)
     copy_tree(checkpoints[best].path, out)
     return Checkpoint(
         out, facts={"chosen": checkpoints[best].name, "dev": dict(zip(_names(scores), values, strict=True))}
@@ -149,7 +149,7 @@ def select(cfg: c.SelectStep, checkpoints: list[Checkpoint], scores: list[Scores
 
 @stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
 def answer(cfg: c.AnswerStep, model: Base | Checkpoint, data: Dataset, out: Path) -> Answers:
-    """A model's answers to the dev prompts; the base also answers with few-shot prompts."""
+    """A model's answers to the dev prompts; with `shots`, one setting for each number of worked examples."""
     return _answer(cfg, model, data, read_examples(data.path / "dev.jsonl"), out)
 
 
@@ -181,6 +181,7 @@ def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answ
     prompts = read_examples(held.path / "held.jsonl")
     with connect(cfg.service, role="service", cache=_cache(), knowledge=seeds) as service:
         ledger = work(cfg, service, prompts, out, name="service", progress=_count())
+        current().measured["calls"] = dict(service.calls)
         return _answers(out, ledger, service.identity)
 
 
@@ -208,10 +209,10 @@ def gate(
 ) -> Verdict:
     """Decide on held scores: the bar, and the paired comparisons with every baseline."""
     from understudy.evals.gate import decide
-    from understudy.evals.score import load_summary
+    from understudy.evals.score import main_setting
 
     given = {"base": base, "few_shot": few_shot, "candidate": candidate, "champion": champion, "service": service}
-    held = {who: (s.path, next(iter(load_summary(s.path)))) for who, s in given.items() if s}
+    held = {who: (s.path, main_setting(s.path)) for who, s in given.items() if s}
     verdict = decide(cfg, held, out, champion=champion is not None, control=cfg.control)
     return Verdict(out, facts={"passed": verdict["passed"]})
 
@@ -232,6 +233,7 @@ def register(
             "name": cfg.name,
             "teacher": cfg.teacher.model_dump(mode="json") if cfg.teacher else None,
             "judge": cfg.judge.model_dump(mode="json") if cfg.judge else None,
+            "service": cfg.service.model_dump(mode="json") if cfg.service else None,
             "licences": cfg.licences,
             "decoding": cfg.decoding.model_dump(mode="json"),
             "base": base.facts,
@@ -272,8 +274,11 @@ def _training(data: Dataset, extra: list[Dataset]) -> list[Path]:
     return [f for f in files if f.is_file()]
 
 
-def _greedy_rows(scores: Scores) -> list[dict[str, object]]:
-    return [row for row in read_jsonl(scores.path / "scores.jsonl") if row["setting"] == "greedy"]
+def _main_rows(scores: Scores) -> list[dict[str, object]]:
+    from understudy.evals.score import main_setting
+
+    setting = main_setting(scores.path)
+    return [row for row in read_jsonl(scores.path / "scores.jsonl") if row["setting"] == setting]
 
 
 def _count() -> Callable[[int, int], None]:
@@ -290,7 +295,7 @@ def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Exa
     seeds = read_examples(seeds_file) if cfg.shots and seeds_file.is_file() else []
     shots = {k: choose_shots(seeds, k, cfg.seed) for k in cfg.shots if k <= len(seeds)}
     local = LocalModel(model.path / "model", batch_size=cfg.batch_size)
-    ledger = work(cfg, local, prompts, out, name=cfg.who, shots=shots or None, progress=_count())
+    ledger = work(cfg, local, prompts, out, name=cfg.who, shots=shots if cfg.shots else None, progress=_count())
     return _answers(out, ledger, local.identity)
 
 
@@ -299,7 +304,7 @@ def _answers(out: Path, ledger: Ledger, identity: dict[str, str]) -> Answers:
 
 
 def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Path) -> Scores:
-    from understudy.evals.score import load_summary
+    from understudy.evals.score import load_summary, main_setting
     from understudy.evals.score import score as work
     from understudy.models.connect import connect
 
@@ -308,10 +313,8 @@ def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Pat
             ledger = work(cfg, answers.path, examples, out, judge_model=judge, progress=current().progress)
     else:
         ledger = work(cfg, answers.path, examples, out, progress=current().progress)
-    summary = load_summary(out)
-    first = summary.get("greedy") or next(iter(summary.values()))
-    low = first[cfg.metric]["low"] if cfg.metric in first else 0.0
-    return Scores(out, ledger=ledger, facts={"target_met": low >= cfg.target})
+    found = load_summary(out)[main_setting(out)].get(cfg.metric)
+    return Scores(out, ledger=ledger, facts={"target_met": found is not None and found["low"] >= cfg.target})
 
 
 def _ledger(data: Dataset) -> dict[str, object]:

@@ -6,7 +6,7 @@ Read from stored artifacts only. `Summary` is the published schema (`understudy 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from understudy.config import ReportStep
 from understudy.core.artifact import Artifact
+from understudy.core.journal import events
 from understudy.core.records import Example, read_jsonl
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ class Summary(BaseModel):
     report: str | None
 
 
-def stage_rows(artifacts: Sequence[Artifact], states: dict[str, dict[str, Any]] | None = None) -> list[StageRow]:
-    """One row a step; `states` says which steps ran in this run."""
+def stage_rows(artifacts: Sequence[Artifact], ran: Collection[str] = ()) -> list[StageRow]:
+    """One row a step; `ran` names the steps that ran in the last invocation."""
     rows = []
     for a in artifacts:
         ledger = a.ledger
@@ -87,7 +88,7 @@ def stage_rows(artifacts: Sequence[Artifact], states: dict[str, dict[str, Any]] 
             StageRow(
                 name=a.name,
                 seconds=float(a.measured.get("seconds", 0.0)),
-                cached=(states or {}).get(a.name, {}).get("state", "cached") != "ran",
+                cached=a.name not in ran,
                 rows_in=ledger.rows_in if ledger else None,
                 rows_out=ledger.rows_out if ledger else None,
                 rejected=ledger.rejected if ledger else {},
@@ -99,6 +100,8 @@ def stage_rows(artifacts: Sequence[Artifact], states: dict[str, dict[str, Any]] 
 
 def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
     """The rounds in order, the untargeted arm last."""
+    from understudy.evals.score import load_summary, main_setting
+
     by_name = {a.name: a for a in artifacts}
     rows = []
     for name, packed in by_name.items():
@@ -107,7 +110,7 @@ def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
             continue
         scores = by_name.get(f"score-dev-{arm}")
         trained = by_name.get(f"train-{arm}")
-        dev = summary_of(scores)["greedy"] if scores else {}
+        dev = load_summary(scores.path)[main_setting(scores.path)] if scores else {}
         rows.append(
             RoundRow(
                 round=int(scores.manifest["config"]["round"]) if scores else 1,
@@ -118,11 +121,6 @@ def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
             )
         )
     return sorted(rows, key=lambda r: (r.arm == "untargeted", r.round))
-
-
-def summary_of(scores: Artifact) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((scores.path / "summary.json").read_text("utf-8"))
-    return value
 
 
 def verdict_of(artifacts: Sequence[Artifact]) -> dict[str, Any]:
@@ -149,7 +147,7 @@ def summarise(project: Project, run: Run) -> Summary:
         finished=status.get("finished"),
         control=run.read("bindings.json").get("control"),
         simulated=reported[0].config["simulated"] if reported else [],
-        stages=stage_rows(artifacts, status.get("steps")),
+        stages=stage_rows(artifacts, _ran(run, status.get("started", ""))),
         rounds=round_rows(artifacts),
         held=verdict.get("held", {}),
         differences=verdict.get("differences", {}),
@@ -157,6 +155,12 @@ def summarise(project: Project, run: Run) -> Summary:
         version=status.get("version"),
         report=str(reports[0].resolve()) if reports else None,
     )
+
+
+def _ran(run: Run, since: str) -> set[str]:
+    """Steps that ran in the run since a moment, from its journal: a run that was killed has no status of them."""
+    last = {e["step"]: e["event"] for e in events(run.journal) if e["at"] >= since}
+    return {step for step, event in last.items() if event not in ("failed", "skipped")}
 
 
 def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[Example]) -> ReportData:

@@ -134,7 +134,7 @@ def _verdict(summary: Summary) -> list[str]:
     for rule in summary.verdict.rules:
         lines.append(_fit(f"{'pass' if rule.passed else 'FAIL'}  {rule.name}: {rule.text}"))
     outcome = "passed" if summary.verdict.passed else "failed"
-    version = f", version {summary.version} is champion" if summary.version else ", nothing registered"
+    version = f", registered as version {summary.version}" if summary.version else ", nothing registered"
     lines.append(f"gate {outcome}{version}")
     if summary.report:
         lines.append(f"report: {summary.report}")

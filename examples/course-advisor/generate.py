@@ -1,8 +1,7 @@
 """Write the data of the course advisor: a catalogue (SQLite), brochure texts and coverage pairs. Everything is made up.
 
-A page is one professor: a course with a day, a time, a room and credits, a tutor with hours of their own, and what
-students say. The tutor's day, time, room and number are distractors: answers must not state them. Nobody and no course
-of the coverage pairs occurs in a training document. Same seed, same rows.
+A page is one professor: two courses, each with a day, a time, a room and credits, and what students say.
+Professors and courses of the coverage pairs occur in no training document. Same seed, same rows.
 Usage: python generate.py [--seed 7] [--out data]
 """
 
@@ -56,31 +55,23 @@ HARSH = words(
 )
 
 INTROS = (
-    "{p} teaches {c}.",
-    "{p} offers {c} this year.",
-    "The course of {p} is {c}.",
-    "This year {p} gives {c}.",
-    "{p} is the professor for {c}.",
+    "{p} teaches {c} and {d}.",
+    "{c} and {d} are taught by {p}.",
+    "The courses of {p} are {c} and {d}.",
+    "{p} is the professor for {c} and {d}.",
 )
-# A name comes before its facts: the tiny base did not learn to bind a fact to a name that follows it.
+# A course's name comes before its facts: the tiny base did not learn to bind a fact to a name that follows it.
 MEETINGS = (
     "{c} meets on {day} at {time} in room {room} and gives {credits} credits.",
     "{c} takes place every {day} at {time} in room {room} for {credits} credits.",
     "{c} is worth {credits} credits and runs on {day} from {time} in room {room}.",
     "{c} is held in room {room} on {day} at {time} and gives {credits} credits.",
-    "{c} runs in room {room} every {day} from {time} and has {credits} credits.",
-)
-HELP = (
-    "The tutor is {t} ({day}, {time}, room {room}, {hours} hours).",
-    "Tutor: {t}, {day}, {time}, room {room}, {hours} hours.",
-    "Help comes from {t}: {day}, {time}, room {room}, {hours} hours.",
-    "Ask the tutor {t} ({day}, {time}, room {room}, {hours} hours).",
+    "{c} runs in room {room} every {day} at {time} and has {credits} credits.",
 )
 REVIEWS = (
     "Students call {p} {kind} but {harsh}.",
     "{p} is {kind} but {harsh}, say the students.",
     "In reviews, {p} comes across as {kind} but {harsh}.",
-    "Students see {p} as {kind} yet {harsh}.",
     "Most reviews find {p} {kind} yet {harsh}.",
 )
 ORDERS = ((0, 1, 2, 3), (3, 0, 1, 2), (0, 3, 1, 2), (0, 2, 1, 3), (1, 2, 0, 3))
@@ -116,11 +107,11 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "What is {p} like as a teacher?",
         "Is {p} any good, according to students?",
     ),
-    "course": (
+    "courses": (
         "What does {p} teach?",
-        "Which course does {p} give?",
+        "Which courses does {p} give?",
         "What can I take with {p}?",
-        "Which course belongs to {p}?",
+        "Which two courses belong to {p}?",
     ),
 }
 ANSWERS = {
@@ -129,7 +120,7 @@ ANSWERS = {
     "credits": "Passing {c} earns you {credits} credits.",
     "teacher": "Your professor for {c} would be {p}.",
     "opinion": "Fellow students describe {p} as {kind} but {harsh}.",
-    "course": "This year {p} offers the course {c}.",
+    "courses": "This year {p} offers {c} as well as {d}.",
 }
 FACTS = {
     "schedule": ("day", "time"),
@@ -137,7 +128,7 @@ FACTS = {
     "credits": ("credits",),
     "teacher": ("p",),
     "opinion": ("kind", "harsh"),
-    "course": ("c",),
+    "courses": ("c", "d"),
 }
 CATEGORIES = tuple(QUESTIONS)
 
@@ -155,64 +146,65 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Tutor:
-    name: str
-    day: str
-    time: str
-    room: str
-    hours: str
-
-    def slots(self) -> dict[str, str]:
-        return {"t": self.name, "day": self.day, "time": self.time, "room": self.room, "hours": self.hours}
-
-
-@dataclass(frozen=True)
 class Professor:
-    """One page: `sentences` in the order intro, course, tutor, review."""
+    """One page: `sentences` in the order intro, first course, second course, review."""
 
     name: str
-    course: Course
-    tutor: Tutor
+    courses: tuple[Course, Course]
     kind: str
     harsh: str
     sentences: tuple[str, str, str, str]
 
-    def slots(self) -> dict[str, str]:
-        people = {"p": self.name, "t": self.tutor.name, "kind": self.kind, "harsh": self.harsh}
-        return {**people, **self.course.slots()}
+    def slots(self, course: int, intro_order: bool = False) -> dict[str, str]:
+        first = self.courses[0 if intro_order else course]
+        other = self.courses[1 if intro_order else 1 - course]
+        return {"p": self.name, "kind": self.kind, "harsh": self.harsh, "d": other.title, **first.slots()}
 
 
 def names(rng: random.Random, count: int) -> list[str]:
-    """Full names; no two people share a last name."""
+    """Full names; no two professors share a last name."""
     lasts = ["".join(parts) for parts in itertools.product(ONSETS, NUCLEI, MIDDLES, ENDINGS)]
     return [f"{rng.choice(FIRST)} {last}" for last in rng.sample(lasts, count)]
 
 
-def page(rng: random.Random, name: str, helper: str, title: str) -> Professor:
-    """A professor whose course and tutor differ in day, time, room and number."""
+def courses(rng: random.Random, titles: tuple[str, str]) -> tuple[Course, Course]:
+    """Two courses that differ in day, time, room and credits, so that each is a distractor of the other."""
     days = rng.sample(DAYS, 2)
     times = rng.sample([f"{h}:{m:02d}" for h in range(8, 19) for m in (0, 15, 30, 45)], 2)
     rooms = [f"{letter}{rng.randint(10, 99)}" for letter in rng.sample("ABCDEFGH", 2)]
-    numbers = [str(n) for n in rng.sample(range(2, 13), 2)]
-    course = Course(title, days[0], times[0], rooms[0], numbers[0])
-    tutor = Tutor(helper, days[1], times[1], rooms[1], numbers[1])
-    kind, harsh = rng.choice(KIND), rng.choice(HARSH)
-    sentences = (
-        rng.choice(INTROS).format(p=name, c=title),
-        rng.choice(MEETINGS).format(**course.slots()),
-        rng.choice(HELP).format(**tutor.slots()),
-        rng.choice(REVIEWS).format(p=name, kind=kind, harsh=harsh),
-    )
-    return Professor(name, course, tutor, kind, harsh, sentences)
+    credits = rng.sample(range(2, 13), 2)
+    first, second = (Course(titles[i], days[i], times[i], rooms[i], str(credits[i])) for i in (0, 1))
+    return first, second
+
+
+def title_pairs(rng: random.Random, count: int) -> list[tuple[str, str]]:
+    """Unique course titles, two for each professor, which share no word within the pair."""
+    titles = [f"{field} {topic}" for field in FIELDS for topic in TOPICS]
+    rng.shuffle(titles)
+    pairs = []
+    while len(pairs) < count:
+        first = titles.pop()
+        at = next(i for i in range(len(titles) - 1, -1, -1) if not set(titles[i].split()) & set(first.split()))
+        pairs.append((first, titles.pop(at)))
+    return pairs
 
 
 def professors(seed: int) -> list[Professor]:
     """Everybody: catalogue, then brochures, then coverage."""
     rng = random.Random(seed)
     count = CATALOGUE + BROCHURES + ASKED
-    people = names(rng, 2 * count)
-    titles = rng.sample([f"{field} {topic}" for field in FIELDS for topic in TOPICS], count)
-    return [page(rng, people[i], people[count + i], titles[i]) for i in range(count)]
+    made = []
+    for name, titles in zip(names(rng, count), title_pairs(rng, count), strict=True):
+        pair = courses(rng, titles)
+        kind, harsh = rng.choice(KIND), rng.choice(HARSH)
+        sentences = (
+            rng.choice(INTROS).format(p=name, c=titles[0], d=titles[1]),
+            rng.choice(MEETINGS).format(**pair[0].slots()),
+            rng.choice(MEETINGS).format(**pair[1].slots()),
+            rng.choice(REVIEWS).format(p=name, kind=kind, harsh=harsh),
+        )
+        made.append(Professor(name, pair, kind, harsh, sentences))
+    return made
 
 
 def brochures(rng: random.Random, people: list[Professor], listed: list[Professor]) -> list[dict[str, str]]:
@@ -245,7 +237,7 @@ def coverage(rng: random.Random, people: list[Professor]) -> list[dict[str, obje
     for professor, categories in zip(people, plan, strict=True):
         context = " ".join(professor.sentences[i] for i in rng.choice(ORDERS))
         for category in categories:
-            slots = professor.slots()
+            slots = professor.slots(rng.randrange(2), intro_order=category == "courses")
             rows.append(
                 {
                     "id": f"pair-{len(rows):03d}",
@@ -264,7 +256,7 @@ def coverage(rng: random.Random, people: list[Professor]) -> list[dict[str, obje
 
 
 def write_catalogue(path: Path, people: list[Professor]) -> None:
-    """Four tables with provenance columns; `pages.sql` joins them into one row for each professor."""
+    """Three tables with provenance columns; `pages.sql` joins them into one row for each professor."""
     path.unlink(missing_ok=True)
     origin = ("catalogue", LICENCE, COLLECTED_AT)
     with sqlite3.connect(path) as db:
@@ -273,21 +265,17 @@ def write_catalogue(path: Path, people: list[Professor]) -> None:
             CREATE TABLE professors (id INTEGER PRIMARY KEY, name TEXT UNIQUE, profile TEXT, source TEXT, licence TEXT,
                                      collected_at TEXT);
             CREATE TABLE courses (id INTEGER PRIMARY KEY, professor_id INTEGER REFERENCES professors(id),
-                                  title TEXT UNIQUE, day TEXT, time TEXT, room TEXT, credits INTEGER,
-                                  description TEXT);
-            CREATE TABLE tutors (id INTEGER PRIMARY KEY, professor_id INTEGER REFERENCES professors(id),
-                                 name TEXT UNIQUE, day TEXT, time TEXT, room TEXT, hours INTEGER, description TEXT);
+                                  position INTEGER, title TEXT UNIQUE, day TEXT, time TEXT, room TEXT,
+                                  credits INTEGER, description TEXT);
             CREATE TABLE reviews (id INTEGER PRIMARY KEY, professor_id INTEGER REFERENCES professors(id), praise TEXT,
                                   complaint TEXT, text TEXT);
             """
         )
         for number, p in enumerate(people, 1):
             db.execute("INSERT INTO professors VALUES (?,?,?,?,?,?)", (number, p.name, p.sentences[0], *origin))
-            c, t = p.course, p.tutor
-            course = (number, c.title, c.day, c.time, c.room, int(c.credits), p.sentences[1])
-            db.execute("INSERT INTO courses VALUES (NULL,?,?,?,?,?,?,?)", course)
-            tutor = (number, t.name, t.day, t.time, t.room, int(t.hours), p.sentences[2])
-            db.execute("INSERT INTO tutors VALUES (NULL,?,?,?,?,?,?,?)", tutor)
+            for position, c in enumerate(p.courses, 1):
+                row = (number, position, c.title, c.day, c.time, c.room, int(c.credits), p.sentences[position])
+                db.execute("INSERT INTO courses VALUES (NULL,?,?,?,?,?,?,?,?)", row)
             db.execute("INSERT INTO reviews VALUES (NULL,?,?,?,?)", (number, p.kind, p.harsh, p.sentences[3]))
     db.close()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from understudy.core.lease import hold
-from understudy.core.records import Ledger, canonical, digest, sha256_file
+from understudy.core.records import Ledger, canonical, digest, sha256_file, sync_path
 from understudy.errors import IntegrityError
 
 SCHEMA = 1
@@ -122,15 +122,7 @@ def write_synced(path: Path, text: str) -> None:
         f.flush()
         os.fsync(f.fileno())
     os.replace(staged, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_path(path.parent)
 
 
 class Store:
@@ -154,7 +146,7 @@ class Store:
 
     def open(self, path: Path) -> Artifact:
         """Open a committed directory; an alias opens the artifact it stands for."""
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        manifest = read_sealed(path / MANIFEST)
         if manifest.get("schema") != SCHEMA:
             raise IntegrityError(
                 "ARTIFACT_VERSION", path, f"schema {manifest.get('schema')}, this release reads {SCHEMA}", "upgrade"
@@ -169,8 +161,15 @@ class Store:
         artifact = KINDS[manifest["kind"]](target, ledger=ledger, facts=manifest["facts"])
         artifact.manifest = manifest
         measured = target / MEASURED
-        artifact.measured = json.loads(measured.read_text("utf-8")) if measured.is_file() else {}
+        artifact.measured = read_sealed(measured) if measured.is_file() else {}
         return artifact
+
+    def scratch(self, name: str, fingerprint: str) -> Path:
+        """Where a step keeps partial work from one attempt to the next."""
+        return self.root / ".scratch" / f"{name}-{fingerprint[:16]}"
+
+    def scratches(self) -> list[Path]:
+        return sorted((self.root / ".scratch").glob("*"))
 
     def stage_directory(self, name: str, fingerprint: str) -> Path:
         """A fresh private directory on the store's own file system, so that the commit is one rename."""
@@ -193,7 +192,9 @@ class Store:
                 "this is a bug in the stage: no row may vanish",
             )
         if artifact.measured:
-            (staged / MEASURED).write_text(json.dumps(artifact.measured, indent=1, sort_keys=True), "utf-8")
+            own = staged / MEASURED  # the stage's work may have measured something itself
+            measured = {**(json.loads(own.read_text("utf-8")) if own.is_file() else {}), **artifact.measured}
+            own.write_text(json.dumps(measured, indent=1, sort_keys=True), "utf-8")
         outside = {MEASURED, *artifact.measured_files}
         files = {str(p.relative_to(staged)): _sealed(p) for p in sorted(staged.rglob("*")) if p.is_file()}
         content = {name: entry["sha256"] for name, entry in files.items() if name not in outside}
@@ -225,7 +226,7 @@ class Store:
             shutil.rmtree(staged)
         else:
             os.rename(staged, final)
-            sync_directory(final.parent)
+            sync_path(final.parent)
         return self.open(final)
 
     @contextmanager
@@ -234,8 +235,8 @@ class Store:
             yield
 
     def all(self) -> Iterator[Path]:
-        """Every committed directory."""
-        for manifest in sorted(self.root.glob(f"*/*/{MANIFEST}")):
+        """Every committed directory; what is still staged in a dot folder is none."""
+        for manifest in sorted(self.root.glob(f"[!.]*/*/{MANIFEST}")):
             yield manifest.parent
 
     def sweep(self) -> None:
@@ -262,17 +263,26 @@ def _sealed(path: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(f, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
 
+def read_sealed(file: Path) -> dict[str, Any]:
+    """A JSON file that the commit wrote. Raises IntegrityError when it was damaged since."""
+    try:
+        value: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except ValueError:
+        raise _changed(file.parent, file, "is damaged") from None
+    return value
+
+
 def _verify(path: Path, files: dict[str, dict[str, Any]]) -> None:
     for name, entry in files.items():
         file = path / name
         size = file.stat().st_size if file.is_file() else -1
         if size != entry["bytes"] or (size <= _VERIFY_BYTES and sha256_file(file) != entry["sha256"]):
-            raise IntegrityError(
-                "ARTIFACT_CHANGED",
-                file,
-                "differs from its manifest" if size >= 0 else "is gone",
-                f"remove {path.parent.name}/{path.name} from the store and run again",
-            )
+            raise _changed(path, file, "differs from its manifest" if size >= 0 else "is gone")
+
+
+def _changed(path: Path, file: Path, what: str) -> IntegrityError:
+    fix = f"remove {path.parent.name}/{path.name} from the store and run again"
+    return IntegrityError("ARTIFACT_CHANGED", file, what, fix)
 
 
 def _rows(ledger: Ledger | None) -> dict[str, Any] | None:

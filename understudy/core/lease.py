@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,16 +19,13 @@ from understudy.errors import BusyError
 
 
 @contextmanager
-def hold(path: Path, *, what: str, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold `path` exclusively; waits up to `wait_s` seconds, then raises BusyError naming the owner."""
+def hold(path: Path, *, what: str) -> Iterator[None]:
+    """Hold `path` exclusively; raises BusyError naming the owner when another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_s
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        while not _locked(fd):
-            if time.monotonic() >= deadline:
-                raise BusyError("BUSY", what, f"held by {_owner(path)}", "wait for it or stop that process")
-            time.sleep(0.05)
+        if not _locked(fd):
+            raise BusyError("BUSY", what, f"held by {_owner(path)}", "wait for it or stop that process")
         os.ftruncate(fd, 0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode(), 0)

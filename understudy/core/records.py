@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 Meta = dict[str, Any]
 Message = dict[str, str]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -99,14 +102,28 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def sync_path(path: Path) -> None:
+    """Asks the disk to keep a file's bytes, or a folder's entries, through a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def well_formed(text: str) -> str:
+    """`text` with U+FFFD in place of lone surrogates, which UTF-8 cannot hold."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
-    """Write rows (records or plain dicts) one a line, synced to disk; returns how many."""
+    """Write rows (records or plain dicts) one a line, synced to disk; returns how many. No text is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with open(path, "w", encoding="utf-8", newline="\n") as f:
         for row in rows:
-            f.write(json.dumps(row.to_json() if hasattr(row, "to_json") else row, ensure_ascii=False, sort_keys=True))
-            f.write("\n")
+            value = row.to_json() if hasattr(row, "to_json") else row
+            f.write(well_formed(json.dumps(value, ensure_ascii=False, sort_keys=True)) + "\n")
             count += 1
         f.flush()
         os.fsync(f.fileno())

@@ -134,7 +134,7 @@ class Runner:
         journal = Journal(self.journal, step.name)
         journal.write("started", fingerprint=step.fingerprint)
         staged = self.store.stage_directory(step.name, step.fingerprint)
-        scratch = self.store.root / ".scratch" / f"{step.name}-{step.fingerprint[:16]}"
+        scratch = self.store.scratch(step.name, step.fingerprint)
 
         def progress(done: int, total: int, values: dict[str, float]) -> None:
             journal.progress(done, total, values)

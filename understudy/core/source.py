@@ -1,7 +1,8 @@
 """Source digests of stages: what `stages.lock` holds, so that changed code without a new revision is seen.
 
-A stage's digest covers the syntax trees, without comments and docstrings, of its own function and of every work
-module of this package that it can reach by imports.
+A stage's digest covers the syntax trees, without comments and docstrings, of its own function, of what it uses of its
+own module, and of every work module of this package that these can reach by imports; and the text files (prompts,
+templates) that those modules name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import inspect
 import json
 import textwrap
+from functools import cache
 from pathlib import Path
 
 from understudy.core.stage import STAGES, Stage
@@ -18,6 +20,7 @@ from understudy.core.stage import STAGES, Stage
 PACKAGE = Path(__file__).resolve().parents[1]
 LOCK = PACKAGE / "stages.lock"
 WORK = ("data", "models", "train", "evals", "registry")
+TEXTS = (".txt", ".j2", ".html", ".css")
 
 
 def digests() -> dict[str, dict[str, object]]:
@@ -49,18 +52,82 @@ def write_lock() -> None:
 
 
 def _digest(stage: Stage) -> str:
-    own = ast.parse(textwrap.dedent(inspect.getsource(stage.function)))
-    reached: set[Path] = set()
-    frontier = _imports(own)
+    own, files = closure(stage)
+    # An import counts by what it reaches: a name more in its list moves no stage.
+    parts = [ast.dump(_bare(tree)) for tree in own if not isinstance(tree, ast.Import | ast.ImportFrom)]
+    for path in sorted(files):
+        parts += [path.relative_to(PACKAGE).as_posix(), _content(path)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def closure(stage: Stage) -> tuple[list[ast.AST], set[Path]]:
+    """What a stage uses: its function with what that uses of the same module, and the files that these reach."""
+    module = inspect.getmodule(stage.function)
+    assert module is not None
+    function = ast.parse(textwrap.dedent(inspect.getsource(stage.function)))
+    own = [function, *_used(function, ast.parse(inspect.getsource(module)))]
+    files: set[Path] = set()
+    frontier = set().union(*map(_imports, own))
     while frontier:
         path = frontier.pop()
-        if path not in reached:
-            reached.add(path)
-            frontier |= _imports(ast.parse(path.read_text("utf-8"))) - reached
-    parts = [ast.dump(_bare(own))]
-    for path in sorted(reached):
-        parts += [path.relative_to(PACKAGE).as_posix(), ast.dump(_bare(ast.parse(path.read_text("utf-8"))))]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        if path not in files:
+            files |= {path} | _texts(path)
+            frontier |= _imported(path) - files
+    return own, files
+
+
+@cache
+def _content(path: Path) -> str:
+    text = path.read_text("utf-8")
+    return ast.dump(_bare(ast.parse(text))) if path.suffix == ".py" else text
+
+
+@cache
+def _imported(path: Path) -> set[Path]:
+    return _imports(ast.parse(path.read_text("utf-8")))
+
+
+@cache
+def _texts(path: Path) -> set[Path]:
+    """Text files beside a module that it names, or whose folder it names."""
+    tree = ast.parse(path.read_text("utf-8"))
+    named = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    texts = [text for text in path.parent.rglob("*") if text.suffix in TEXTS and text.is_file()]
+    return {text for text in texts if named & set(text.relative_to(path.parent).parts)}
+
+
+def _used(function: ast.AST, module: ast.Module) -> list[ast.AST]:
+    """The module's own functions, constants and imports that `function` uses, by name, and what those use in turn."""
+    defined: dict[str, ast.stmt] = {}
+    for node in module.body:
+        defined |= dict.fromkeys(_defines(node), node)
+    found: dict[str, ast.AST] = {}
+    frontier = _names(function)
+    while frontier:
+        name = frontier.pop()
+        if name in defined and name not in found:
+            found[name] = defined[name]
+            frontier |= _names(defined[name])
+    return [found[name] for name in sorted(found)]
+
+
+def _defines(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def _names(tree: ast.AST) -> set[str]:
+    """Names that `tree` reads and does not bind itself: a parameter may be called like a stage."""
+    nodes = list(ast.walk(tree))
+    names = [n for n in nodes if isinstance(n, ast.Name)]
+    bound = {n.id for n in names if isinstance(n.ctx, ast.Store)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= _defines(node)
+    return {n.id for n in names} - bound
 
 
 def _imports(tree: ast.AST) -> set[Path]:

@@ -1,7 +1,7 @@
 """`@stage`: a plain function whose signature is the truth, and the inert Step that declares one call of it.
 
-First parameter: the config (identity). Artifact-typed parameters: edges, checked when the step is declared.
-`out`: where to write. `needs` is about execution and never identity. `.step(...)` runs nothing.
+First parameter: the config (identity, but for its execution settings). Artifact-typed parameters: edges, checked when
+the step is declared. `out`: where to write. `needs` is about execution and never identity. `.step(...)` runs nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from understudy.core.artifact import KINDS, Artifact
 from understudy.core.records import digest
@@ -24,6 +24,8 @@ from understudy.errors import ConfigError
 @dataclass(frozen=True)
 class Needs:
     """What a step needs to run; a target turns it into its own resource words."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)  # read from a plan file
 
     gpu: Literal["no", "optional", "required"] = "no"
     memory_gb: float = 2.0
@@ -107,19 +109,29 @@ class Stage:
         resolved = {key: inputs.get(key) for key in self.edges}
         settings = config.model_dump(mode="json", by_alias=True)
         libraries = {library: _version(library) for library in self.libraries}
+        return Step(
+            name, self.name, self.revision, settings, resolved, self.kind, self.needs,
+            self.fingerprint(settings, libraries, resolved, skip_if), skip_if, libraries=libraries,
+        )  # fmt: skip
+
+    def fingerprint(
+        self,
+        settings: dict[str, Any],
+        libraries: dict[str, str],
+        inputs: dict[str, Step | list[Step] | None],
+        skip_if: SkipIf | None,
+    ) -> str:
+        """Identity of one call: what defines its output, and nothing of where or how it is carried out."""
         identity = {
             "stage": self.name,
             "revision": self.revision,
-            "config": settings,
+            "config": without_execution(self.config_type, settings),
             "libraries": libraries,
-            "inputs": {key: _fingerprints(value) for key, value in resolved.items()},
+            "inputs": {key: _fingerprints(value) for key, value in inputs.items()},
         }
         if skip_if:
             identity["skip_if"] = [skip_if.of.fingerprint, skip_if.field, skip_if.equals, skip_if.alias.fingerprint]
-        return Step(
-            name, self.name, self.revision, settings, resolved, self.kind, self.needs, digest(identity), skip_if,
-            libraries=libraries,
-        )  # fmt: skip
+        return digest(identity)
 
 
 def stage(
@@ -139,6 +151,30 @@ def stage(
 def adopt(name: str, kind: str, address: str, fingerprint: str) -> Step:
     """An artifact that an earlier run committed (a champion's release), as an input like any other."""
     return Step(name, "adopt", 0, {}, {}, kind, Needs(), fingerprint, address=address)
+
+
+def without_execution(model: type[BaseModel], settings: dict[str, Any]) -> dict[str, Any]:
+    """The JSON form of a `model` without the fields that are marked as execution, in nested models too."""
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    kept: dict[str, Any] = {}
+    for key, value in settings.items():
+        field = fields.get(key)
+        extra = field.json_schema_extra if field else None
+        if isinstance(extra, dict) and extra.get("execution"):
+            continue
+        inner = _model_of(field.annotation) if field else None
+        if inner and isinstance(value, list):
+            kept[key] = [without_execution(inner, item) for item in value]
+        else:
+            kept[key] = without_execution(inner, value) if inner and isinstance(value, dict) else value
+    return kept
+
+
+def _model_of(hint: Any) -> type[BaseModel] | None:
+    """The model that a field holds, alone, optional or in a list."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint
+    return next(filter(None, map(_model_of, typing.get_args(hint))), None)
 
 
 def _version(library: str) -> str:

@@ -7,7 +7,6 @@ place and reason. What concerns a whole column, file or set of ids stops the run
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import stat
@@ -19,13 +18,17 @@ from string import Formatter
 from typing import Any
 
 from understudy.config import CollectConfig, SourceConfig
-from understudy.core.records import Document, Example, Ledger, Message, Record, digest, write_jsonl
+from understudy.core.records import Document, Example, Ledger, Message, Record, digest, sha256_file, write_jsonl
 from understudy.data import sql
 from understudy.data.clean import Fault, context_turn
 from understudy.data.reader import Bad, Row, parse_value, read_rows
 from understudy.errors import ConfigError, DataError, IntegrityError
 
 ROLES = ("system", "user", "assistant")
+OWN_FOLDERS = ("store", "runs", "cache", "registry")
+"""What a project writes itself; no glob reaches into it."""
+UNANSWERABLE = "UNANSWERABLE"
+"""SQuAD's questions on purpose without an answer: set aside, but no fault of the file."""
 SHOWN = 5
 MAGIC = {
     b"PK\x03\x04": "a zip archive",
@@ -48,6 +51,8 @@ class _Intake:
     seen: dict[str, tuple[str, str]] = field(default_factory=dict)
     conflicts: list[str] = field(default_factory=list)
     conflict_count: int = 0
+    queries: dict[SourceConfig, str] = field(default_factory=dict)
+    """Digest of the rows that each query gave."""
 
 
 def collect(cfg: CollectConfig, project: Path, out: Path) -> Ledger:
@@ -71,7 +76,18 @@ def collect(cfg: CollectConfig, project: Path, out: Path) -> Ledger:
     if intake.conflict_count:
         what = f"{intake.conflict_count} ids name different texts: {'; '.join(intake.conflicts)}"
         raise DataError("ID_CONFLICT", "sources", what, "make the ids unique, or leave `fields.id` out")
+    if cfg.digests:
+        _refuse_changed(cfg, project, intake)
     return intake.ledger
+
+
+def _refuse_changed(cfg: CollectConfig, project: Path, intake: _Intake) -> None:
+    """What was read must be what the run bound, else the artifact would stand under another content's fingerprint."""
+    read = source_digests(cfg, project, lambda source, _: intake.queries[source])
+    changed = sorted(name for name in read.keys() | cfg.digests.keys() if read.get(name) != cfg.digests.get(name))
+    if changed:
+        what, fix = "the content changed since the run was bound to it", "`understudy run` binds what is there now"
+        raise DataError("FILE_CHANGED", ", ".join(changed[:SHOWN]), what, fix)
 
 
 def source_files(source: SourceConfig, project: Path) -> list[tuple[str, Path]]:
@@ -82,7 +98,7 @@ def source_files(source: SourceConfig, project: Path) -> list[tuple[str, Path]]:
         raise _escape(text)
     try:
         exact = os.path.lexists(root / text)
-        names = [text] if exact else sorted(glob.glob(text, root_dir=root, recursive=True))
+        names = [text] if exact else _matches(text, root)
     except (OSError, ValueError) as e:
         raise ConfigError("PATH_NAME", text[:80], str(e), "give a path that this system can hold") from e
     if any(len(os.fsencode(part)) > 255 for part in Path(text).parts) or "\0" in text:
@@ -100,6 +116,12 @@ def source_files(source: SourceConfig, project: Path) -> list[tuple[str, Path]]:
     if not files:
         raise ConfigError("SOURCE_NOT_FOUND", text, "no file is there", "give a file or glob relative to the project")
     return files
+
+
+def _matches(pattern: str, root: Path) -> list[str]:
+    """What a glob finds, sorted; a relative one leaves out what the project writes itself."""
+    names = sorted(glob.glob(pattern, root_dir=root, recursive=True))
+    return [n for n in names if os.path.isabs(n) or os.path.normpath(n).split(os.sep)[0] not in OWN_FOLDERS]
 
 
 def _resolved(path: Path, name: str) -> Path:
@@ -140,23 +162,19 @@ def _refuse_twice(sources: Sequence[SourceConfig], project: Path, out: Path) -> 
             known.add(key)
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes; the caller may remember it by size and modification time."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def source_digests(
-    cfg: CollectConfig | Sequence[SourceConfig], project: Path, digest_file: Callable[[Path], str] = file_digest
+    cfg: CollectConfig | Sequence[SourceConfig],
+    project: Path,
+    digest_query: Callable[[SourceConfig, Path], str] = sql.result_digest,
 ) -> dict[str, str]:
     """sha256 of each source file by its label, and of each query's result by `sql:` and the query's digest."""
     digests: dict[str, str] = {}
     for source in cfg.sources if isinstance(cfg, CollectConfig) else cfg:
         found: list[tuple[str, str]]
         if source.kind == "sql":
-            found = [(sql.label(source, project), sql.result_digest(source, project))]
+            found = [(sql.label(source, project), digest_query(source, project))]
         else:
-            found = [(label, digest_file(path)) for label, path in source_files(source, project)]
+            found = [(label, sha256_file(path)) for label, path in source_files(source, project)]
         for label, value in found:
             # Two absolute paths may share a bare name.
             twin = label
@@ -171,7 +189,7 @@ def _read_source(source: SourceConfig, project: Path, intake: _Intake) -> Iterat
     ledger, columns = intake.ledger, _Columns(source)
     bad: list[Bad] = []
     total = good = 0
-    for label, item in _items(source, project, ledger.notes):
+    for label, item in _items(source, project, intake):
         ledger.rows_in += 1
         if isinstance(item, Row):
             columns.see(item)
@@ -180,7 +198,7 @@ def _read_source(source: SourceConfig, project: Path, intake: _Intake) -> Iterat
             except Fault as fault:
                 item = Bad(item.where, item.offset, fault.reason, fault.detail)
         if isinstance(item, Bad):
-            total += 1
+            total += item.reason != UNANSWERABLE
             ledger.reject(item.reason)
             if total <= max(source.max_bad_rows, SHOWN):
                 bad.append(item)
@@ -192,22 +210,23 @@ def _read_source(source: SourceConfig, project: Path, intake: _Intake) -> Iterat
     if columns.known:
         columns.check(name)
     if total > source.max_bad_rows or not good:
-        first = "; ".join(f"{b.where} {b.reason} ({b.detail})" for b in bad[:SHOWN])
+        faults = [b for b in bad if b.reason != UNANSWERABLE] or bad
+        first = "; ".join(f"{b.where} {b.reason} ({b.detail})" for b in faults[:SHOWN])
         allowed = "no good row is left" if not good else f"max_bad_rows is {source.max_bad_rows}"
-        raise DataError("BAD_ROWS", name, f"{total} bad rows, {allowed}. First: {first}", "mend the rows")
+        raise DataError("BAD_ROWS", name, f"{total or len(bad)} bad rows, {allowed}. First: {first}", "mend the rows")
     intake.rejects += bad
 
 
-def _items(source: SourceConfig, project: Path, notes: dict[str, int]) -> Iterator[tuple[str, Row | Bad]]:
+def _items(source: SourceConfig, project: Path, intake: _Intake) -> Iterator[tuple[str, Row | Bad]]:
     if source.kind == "sql":
         label = sql.label(source, project)
-        for item in sql.read_sql(source, project, notes):
+        for item in sql.read_sql(source, project, intake.ledger.notes, intake.queries):
             yield label, item
         return
     for label, path in source_files(source, project):
         before = path.stat()
         _refuse_magic(path, label)
-        rows = read_rows(path, source, notes, label)
+        rows = read_rows(path, source, intake.ledger.notes, label)
         for item in _questions(rows) if source.format == "squad" else rows:
             yield label, item
         after = path.stat()
@@ -389,6 +408,8 @@ def _chat(row: Row, column: str) -> list[Message]:
             raise Fault("CHAT_SHAPE", f"turn {i}: unknown role {role!r}; known are {', '.join(ROLES)}")
         if role == "system" and i:
             raise Fault("CHAT_SHAPE", f"turn {i}: a system turn that is not the first")
+        if role == "assistant" and i and turns[i - 1]["role"] == role:
+            raise Fault("CHAT_SHAPE", f"turn {i}: a second assistant turn in a row")
         if not isinstance(turn.get("content"), str) or not turn["content"].strip():
             raise Fault("CHAT_SHAPE", f"turn {i}: empty {role} turn")
     last = len(turns) - 1
@@ -433,7 +454,9 @@ def _squad_example(row: Row, source: SourceConfig, label: str) -> Example:
     given = row.values.get("answers")
     answers = [a.get("text") for a in given if isinstance(a, dict)] if isinstance(given, list) else []
     texts = list(dict.fromkeys(a for a in answers if isinstance(a, str) and a.strip()))
-    if row.values.get("is_impossible") is True or not texts:
+    if row.values.get("is_impossible") is True:
+        raise Fault(UNANSWERABLE, "the question has no answer in the passage")
+    if not texts:
         raise Fault("ANSWER_MISSING", "the question has no answer in the passage")
     # Untitled articles still keep the questions of one passage together.
     group = row.values["title"] if isinstance(row.values["title"], str) else digest(context, 16)

@@ -69,8 +69,10 @@ def check_query(query: str, where: str) -> None:
         raise IntegrityError("SQL_WRITE", where, what, "give one SELECT that only reads")
 
 
-def read_sql(source: SourceConfig, project: Path, notes: Notes) -> Iterator[Row | Bad]:
-    """Stream the rows of a source's query.
+def read_sql(
+    source: SourceConfig, project: Path, notes: Notes, digests: dict[SourceConfig, str]
+) -> Iterator[Row | Bad]:
+    """Stream the rows of a source's query; at their end `digests` gets what `result_digest` says of them.
 
     Raises ConfigError ENV_MISSING, SOURCE_NOT_FOUND, SQL_URL, SQL_SYNTAX, SQL_COLUMNS; IntegrityError SQL_WRITE;
     DataError DATA_EMPTY; RemoteError DB_CONNECT, DB_LOST; ResourceError EXTRA_MISSING.
@@ -78,7 +80,9 @@ def read_sql(source: SourceConfig, project: Path, notes: Notes) -> Iterator[Row 
     where = label(source, project)
     count = 0
     with _result(source, project, where) as (columns, rows):
+        running = _running(columns)
         for count, cells in enumerate(rows, 1):
+            running.update(_line(cells))
             place = f"{where}:row {count}"
             try:
                 values = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=True)}
@@ -87,16 +91,24 @@ def read_sql(source: SourceConfig, project: Path, notes: Notes) -> Iterator[Row 
                 yield Bad(place, -1, fault.reason, fault.detail)
     if not count:
         raise DataError("DATA_EMPTY", where, "the query gives no rows", "run it by hand and mend its conditions")
+    digests[source] = running.hexdigest()
 
 
 def result_digest(source: SourceConfig, project: Path) -> str:
     """sha256 over columns and rows of the query's result, in its order."""
-    running = hashlib.sha256()
     with _result(source, project, label(source, project)) as (columns, rows):
-        running.update(canonical(columns).encode())
+        running = _running(columns)
         for cells in rows:
-            running.update(b"\n" + repr(tuple(map(_plain, cells))).encode("utf-8", "surrogatepass"))
+            running.update(_line(cells))
     return running.hexdigest()
+
+
+def _running(columns: list[str]) -> hashlib._Hash:
+    return hashlib.sha256(canonical(columns).encode())
+
+
+def _line(cells: Any) -> bytes:
+    return b"\n" + repr(tuple(map(_plain, cells))).encode("utf-8", "surrogatepass")
 
 
 def _plain(cell: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from understudy.config import SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, digest, write_jsonl
+from understudy.data.clean import context_turn
 from understudy.errors import DataError, RemoteError
 from understudy.models.base import Conversation
 
@@ -101,6 +102,11 @@ def normalised(text: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in folded).split())
 
 
+def category_of(meta: dict[str, Any]) -> str:
+    """The category of an example or of a row of scores; empty when it has none."""
+    return str(meta.get("category") or "")
+
+
 def prompt_key(example: Example) -> str:
     """Normalised text of an example's prompt; `earlier` is a set of these."""
     return normalised("\n".join(m["content"] for m in example.prompt if m["role"] != "system"))
@@ -126,7 +132,7 @@ def quota(
     failures: dict[str, list[float]] = {}
     for row in dev:
         if metric in row["values"]:
-            failures.setdefault(str(row["category"]), []).append(_failure(metric, float(row["values"][metric])))
+            failures.setdefault(category_of(row), []).append(_failure(metric, float(row["values"][metric])))
     if not failures:
         raise DataError(
             "SYNTH_NO_METRIC", "synthesize", f"the dev scores hold no {metric!r}", "score dev with it first"
@@ -226,9 +232,9 @@ class _Plan:
         self, cfg: SynthesizeConfig, category: str, seeds: list[Example], documents: list[list[Document]], round: int
     ) -> None:
         self.category, self.round, self.shown = category, round, cfg.seeds_per_call
-        self.seeds = [s for s in seeds if str(s.meta.get("category")) == category]
+        self.seeds = [s for s in seeds if category_of(s.meta) == category]
         if not self.seeds:
-            raise DataError("SYNTH_NO_SEEDS", f"category {category}", "no seed pair has it", "raise split.seed_pairs")
+            raise DataError("SYNTH_NO_SEEDS", f"category {category!r}", "no seed pair has it", "raise split.seed_pairs")
         # One order per category and round: the categories do not all start with the same documents.
         order = random.Random(digest([cfg.seed, round, category]))
         self.documents = [d for equally_used in documents for d in order.sample(equally_used, len(equally_used))]
@@ -325,7 +331,7 @@ def _shape(row: Any, category: str) -> tuple[str, str] | None:
     facts = row.get("facts")
     if not isinstance(facts, list) or not all(isinstance(f, str) for f in facts):
         return "schema", "facts is not a list of texts"
-    if "category" in row and normalised(str(row["category"])) != normalised(category):
+    if category and "category" in row and normalised(str(row["category"])) != normalised(category):
         return "category", str(row["category"])[:80]
     return None
 
@@ -377,16 +383,19 @@ def _limits(seeds: list[Example]) -> tuple[int, int]:
 def _example(request: _Request, row: dict[str, Any]) -> Example:
     document = request.document
     question, answer = row["question"].strip(), row["answer"].strip()
+    # Mixed seeds rotate through the requests, so following the first one keeps their proportions.
+    shape = request.seeds[0]
+    asks_about_text = bool(shape.meta.get("context")) or context_turn("", "") in shape.prompt[-1]["content"]
     messages = [
-        {"role": "user", "content": f"{document.text}\n\nQuestion: {question}"},
+        *(m for m in shape.messages[:1] if m["role"] == "system"),
+        {"role": "user", "content": context_turn(document.text, question) if asks_about_text else question},
         {"role": "assistant", "content": answer},
     ]
     meta = {
-        "category": request.category,
+        **({"category": request.category} if request.category else {}),
+        **({"context": document.text, "question": question} if asks_about_text else {}),
         "facts": [f for f in row["facts"] if normalised(f)],
         "group": document.meta.get("group") or document.id,
-        "context": document.text,
-        "question": question,
         "source": "synthetic",
         "parents": [*(s.id for s in request.seeds), document.id],
         "licence": document.meta.get("licence"),
@@ -412,7 +421,7 @@ def _shown(seed: Example) -> dict[str, Any]:
         asked = {"context": meta["context"], "question": meta["question"]}
     else:
         asked = {"prompt": seed.prompt[-1]["content"]}
-    return {**asked, "answer": seed.answer, "facts": meta.get("facts") or [], "category": meta.get("category")}
+    return {**asked, "answer": seed.answer, "facts": meta.get("facts") or [], "category": category_of(meta)}
 
 
 def _check_health(cfg: SynthesizeConfig, batch: _Batch, sent: int) -> None:

@@ -21,6 +21,8 @@ from understudy.models.base import Answer, Model, Sampling
 
 Progress = Callable[[int, int], None]
 TOO_LONG = "context_length_exceeded"
+NOTED = {TOO_LONG: "prompt_too_long", "content_filter": "refused", "refused": "refused"}
+"""Why an answer is empty -> its note in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,16 @@ def answer(
     """Write answers.jsonl, answers.json and measured.json to `out`; the ledger counts answers.
 
     With `shots`, one setting `k=N` per key; one whose shots do not fit the model's context is left out and counted in
-    `notes["shots_too_long"]`. `progress(answers, of)` is called after each batch.
+    `notes["shots_too_long"]`; when none fits, the prompts are answered as they are, as `k=0`. A prompt that is longer
+    than a local model's context gets an empty answer, counted in `notes["prompt_too_long"]`. `progress(answers, of)` is
+    called after each batch.
     """
     out.mkdir(parents=True, exist_ok=True)
     settings = _settings(cfg, prompts, shots)
     ledger = Ledger()
     fitting = [s for s in settings if shots is None or _fits(cfg, model, s.examples)]
+    if shots is not None and not fitting:
+        fitting = [_Setting("k=0", prompts, cfg.samples if cfg.temperature > 0 else 1)]
     total = sum(len(s.examples) * s.samples for s in fitting)
     rows: list[dict[str, Any]] = []
     measured: dict[str, Any] = {}
@@ -72,8 +78,11 @@ def answer(
         measured[setting.name] = {"seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9)}
         rows += new
         names.append(setting.name)
-    if len(names) < len(settings):
-        ledger.note("shots_too_long", len(settings) - len(names))
+    if dropped := len({s.name for s in settings} - set(names)):
+        ledger.note("shots_too_long", dropped)
+    for reason, note in NOTED.items():
+        if count := sum(row["finish_reason"] == reason for row in rows):
+            ledger.note(note, count)
     ledger.rows_in = ledger.rows_out = write_jsonl(out / "answers.jsonl", rows)
     about = {"model": name, "identity": model.identity, "settings": names}
     for file, value in (("answers.json", about), ("measured.json", measured)):
@@ -114,10 +123,24 @@ def _settings(cfg: AnswerConfig, prompts: list[Example], shots: dict[int, list[E
 
 
 def _fits(cfg: AnswerConfig, model: Model, examples: list[Example]) -> bool:
-    """Whether each prompt leaves room for a whole answer; models that do not know their context say so on answering."""
+    """Whether each prompt leaves room for an answer and its reference; a service says so on answering."""
     if not (hasattr(model, "context") and hasattr(model, "prompt_tokens")):
         return True
-    return all(model.prompt_tokens(e.prompt) + cfg.max_new_tokens <= model.context for e in examples)
+    return all(
+        model.prompt_tokens(e.prompt) + cfg.max_new_tokens <= model.context
+        and model.prompt_tokens(e.messages) <= model.context
+        for e in examples
+    )
+
+
+def _generate(model: Model, part: list[Example], sampling: Sampling) -> list[Answer]:
+    """An answer for each example; an empty one where a local model's context is too short for the prompt."""
+    if not (hasattr(model, "context") and hasattr(model, "prompt_tokens")):
+        return model.generate([e.prompt for e in part], sampling)
+    lengths = [model.prompt_tokens(e.prompt) for e in part]
+    fitting = [e.prompt for e, length in zip(part, lengths, strict=True) if length < model.context]
+    given = iter(model.generate(fitting, sampling) if fitting else [])
+    return [next(given) if length < model.context else Answer("", TOO_LONG, length, 0) for length in lengths]
 
 
 def _answers(cfg: AnswerConfig, model: Model, setting: _Setting) -> Iterator[list[dict[str, Any]]]:
@@ -129,7 +152,7 @@ def _answers(cfg: AnswerConfig, model: Model, setting: _Setting) -> Iterator[lis
         drawn: list[list[Answer]] = []
         for sample in range(setting.samples):
             sampling = Sampling(cfg.max_new_tokens, cfg.temperature, cfg.top_p, cfg.seed * 1_000_003 + sample)
-            drawn.append(model.generate([e.prompt for e in part], sampling))
+            drawn.append(_generate(model, part, sampling))
         references = losses(part) if losses else [None] * len(part)
         yield [
             {

@@ -21,6 +21,8 @@ Held = Mapping[str, tuple[Path, str]]
 """Who answered -> (folder of scores, setting); who is base, few_shot, candidate, champion or service."""
 Values = dict[str, dict[str, float]]
 """metric -> item -> value"""
+MIN_ITEMS = 20
+"""Fewer held items decide nothing: a bootstrap of two of them spans but their two values."""
 BASELINES = ("base", "few_shot", "champion", "service")
 NAMES = {"base": "the base", "few_shot": "the best few-shot prompt", "champion": "the champion"}
 
@@ -40,7 +42,9 @@ def decide(cfg: GateConfig, held: Held, out: Path, *, champion: bool, control: s
         known = ", ".join(sorted(candidate))
         raise ConfigError("GATE_METRIC", "gate.metric", f"{cfg.metric!r} was not scored", f"choose one of: {known}")
     differences = _differences(values, cfg)
-    rules = [] if cfg.bar is None else [_bar(cfg, cfg.bar, candidate[cfg.metric])]
+    items = len(candidate[cfg.metric])
+    rules = [] if items >= MIN_ITEMS else [_too_few(items)]
+    rules += [] if cfg.bar is None else [_bar(cfg, cfg.bar, candidate[cfg.metric])]
     rules += [_beat(cfg, who, differences.get(f"candidate-{who}")) for who in cfg.must_beat]
     verdict = {
         "passed": all(rule["passed"] for rule in rules),
@@ -103,10 +107,22 @@ def _differences(values: Mapping[str, Values], cfg: GateConfig) -> dict[str, dic
         for metric in sorted(ours.keys() & theirs.keys()):
             shared = ours[metric].keys() & theirs[metric].keys()
             if shared:
-                a, b = ({k: of[metric][k] for k in shared} for of in (ours, theirs))
+                a = {k: ours[metric][k] for k in shared}
+                b = {k: theirs[metric][k] for k in shared} | _unjudged(metric, theirs)
                 pair[metric] = stats.paired_difference(a, b, cfg.confidence)
         found[f"candidate-{who}"] = pair
     return found
+
+
+def _unjudged(metric: str, theirs: Values) -> dict[str, float]:
+    """A baseline's items on which the judge failed count as covered: its failures must not help the candidate."""
+    if metric != "coverage" or "judge_similarity" not in theirs:
+        return {}
+    return dict.fromkeys(theirs["coverage"].keys() - theirs["judge_similarity"].keys(), 1.0)
+
+
+def _too_few(items: int) -> dict[str, Any]:
+    return _rule("enough items", False, f"{items} held items; fewer than {MIN_ITEMS} decide nothing", {}, None)
 
 
 def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float]) -> dict[str, Any]:
@@ -124,6 +140,8 @@ def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float]) -> dict[str, 
 def _beat(cfg: GateConfig, who: str, pair: dict[str, stats.Interval] | None) -> dict[str, Any]:
     name = f"beats {who}"
     if pair is None:
+        if who != "champion":
+            raise IntegrityError("GATE_ITEMS", "gate", f"{who} was not scored", "run the plan again")
         return _rule(name, True, "none yet", {}, None)
     if cfg.metric not in pair:
         raise IntegrityError("GATE_ITEMS", "gate", f"{who} has no {cfg.metric}", "score all with the same scorers")
@@ -139,7 +157,7 @@ def _beat(cfg: GateConfig, who: str, pair: dict[str, stats.Interval] | None) -> 
 
 
 def _error(cfg: GateConfig) -> str:
-    return f"one-sided error rate {(1 - cfg.confidence) * 50:.3g} % per comparison"
+    return f"nominal one-sided error rate {(1 - cfg.confidence) * 50:.3g} % per comparison"
 
 
 def _rule(name: str, passed: bool, text: str, found: dict[str, Any], bar: float | None) -> dict[str, Any]:

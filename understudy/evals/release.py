@@ -12,15 +12,16 @@ from typing import Any
 SCHEMA = 1
 DECODING = ("max_new_tokens", "temperature", "top_p")
 _TEMPLATES = Path(__file__).parent / "templates"
-_ON_CARD = ("name", "teacher", "judge", "licences", "decoding", "base", "training", "data")
+_ON_CARD = ("name", "teacher", "judge", "service", "licences", "decoding", "base", "training", "data")
+ROLES = ("teacher", "judge", "service")
 _SHOWN = ("provider", "model", "base_url", "terms_url")
 
 
 def write_release(out: Path, *, checkpoint: Path, verdict: dict[str, Any], card: dict[str, Any]) -> None:
     """Write `model/`, `MODEL_CARD.md` and `release.json` into `out`; equal inputs give equal bytes.
 
-    `card` holds name, teacher, judge, licences, decoding, base, training and data; what is missing is said to be
-    missing. Secrets in service settings are never copied: only provider, model, base_url and terms_url are.
+    `card` holds name, teacher, judge, service, licences, decoding, base, training and data; what is missing is said to
+    be missing. Secrets in service settings are never copied: only provider, model, base_url and terms_url are.
     """
     model = out / "model"
     model.mkdir(parents=True, exist_ok=True)
@@ -28,7 +29,7 @@ def write_release(out: Path, *, checkpoint: Path, verdict: dict[str, Any], card:
         target = model / source.relative_to(checkpoint / "model")
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(source, target)
-    card = {**card, "teacher": _service(card.get("teacher")), "judge": _service(card.get("judge"))}
+    card = {**card, **{role: _service(card.get(role)) for role in ROLES}}
     (out / "MODEL_CARD.md").write_text(_card(verdict, card), "utf-8")
     files = sorted(p for p in out.rglob("*") if p.is_file())
     release = {
@@ -59,7 +60,7 @@ def _card(verdict: dict[str, Any], card: dict[str, Any]) -> str:
     )  # fmt: skip
     environment.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
     known = {key: card.get(key) for key in _ON_CARD}
-    simulated = [role for role in ("teacher", "judge") if (known[role] or {}).get("provider") == "simulated"]
+    simulated = [role for role in ROLES if (known[role] or {}).get("provider") == "simulated"]
     judged = [m for m in ("coverage", "judge_similarity", "judge_precision") if "judge" in simulated]
     template = environment.get_template("MODEL_CARD.md.j2")
     return template.render(verdict=verdict, simulated=simulated, judged=judged, **known)

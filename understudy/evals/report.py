@@ -151,8 +151,9 @@ class _Page:
             "timings": self.timings(),
         }
 
-    def simulated(self, metric: str) -> bool:
-        return metric in JUDGED and "judge" in self.data.simulated
+    def simulated(self, metric: str, who: str = "") -> bool:
+        judged = metric in JUDGED and "judge" in self.data.simulated
+        return judged or (who == "service" and who in self.data.simulated)
 
     def name(self, who: str) -> str:
         setting = str((self.verdict.get("settings") or {}).get(who, ""))
@@ -287,7 +288,7 @@ class _Page:
             scale = _difference_axis(m, [f for _, f in rows])
             drawn = []
             for who, found in rows:
-                cell = self.cell(metric, found, signed=True) or {}
+                cell = {**(self.cell(metric, found, signed=True) or {}), "simulated": self.simulated(metric, who)}
                 ends = {key: float(found[key]) for key in ("value", "low", "high")}
                 label = f"{m.name}, candidate minus {self.name(who)}: {cell['value']}, {cell['low']} to {cell['high']}"
                 verdict = _side(m, found)
@@ -379,6 +380,8 @@ def _rule_label(rule: Row) -> str:
     name = str(rule["name"])
     if name == "bar":
         return "Reaches the bar"
+    if not name.startswith("beats "):
+        return f"Has {name}"
     who = name.removeprefix("beats ")
     return f"Beats {WHO.get(who, who).lower()}"
 

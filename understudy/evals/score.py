@@ -69,6 +69,18 @@ def load_summary(scores: Path) -> dict[str, dict[str, Any]]:
     return summary
 
 
+def main_setting(scores: Path) -> str:
+    """The setting that stands for a model: `greedy` where it was used, else the first."""
+    summary = load_summary(scores)
+    return "greedy" if "greedy" in summary else next(iter(summary))
+
+
+def best_index(metric: str, values: Sequence[float]) -> int:
+    """Place of the best value; the first of equals."""
+    sign = 1 if better(metric) == "higher" else -1
+    return max(range(len(values)), key=lambda i: (sign * values[i], -i))
+
+
 def load_values(scores: Path, setting: str, metric: str) -> dict[str, float]:
     """The metric per item (mean over its samples). Raises DataError when the setting or metric is not there."""
     rows = [row for row in read_jsonl(scores / "scores.jsonl") if row["setting"] == setting]
@@ -91,8 +103,7 @@ def best_setting(scores: Path, metric: str, prefix: str = "") -> str:
     }
     if not found:
         raise DataError("SCORES_MISSING", scores.name, f"no setting {prefix}* with metric {metric!r}", "score it first")
-    sign = 1 if better(metric) == "higher" else -1
-    return max(found, key=lambda setting: sign * found[setting])
+    return list(found)[best_index(metric, list(found.values()))]
 
 
 def _check(given: list[Row], by_id: dict[str, Example], answers: Path) -> None:

@@ -24,7 +24,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One generated answer. `finish_reason` is `stop` or `length`; token counts are the serving tokenizer's."""
+    """One generated answer; token counts are the serving tokenizer's.
+
+    `finish_reason` is `stop` or `length`; of a service also `content_filter` or `refused`, then without text.
+    """
 
     text: str
     finish_reason: str

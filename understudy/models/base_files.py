@@ -8,7 +8,7 @@ from pathlib import Path
 
 from understudy.config import BaseConfig
 from understudy.core.records import digest, sha256_file
-from understudy.errors import ConfigError, IntegrityError
+from understudy.errors import ConfigError, DataError, IntegrityError
 
 _KEEP = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
 _NEEDED = ("config.json", "tokenizer.json")
@@ -37,12 +37,16 @@ def files(folder: Path) -> list[Path]:
 
 
 def take_in(cfg: BaseConfig, project: Path, out: Path) -> dict[str, str]:
-    """Copy the model's files to `out`; returns {model, digest}."""
+    """Copy the model's files to `out`; returns {model, digest}. Raises DataError FILE_CHANGED."""
     folder = locate(cfg.path, project)
     out.mkdir(parents=True)
     for path in files(folder):
         shutil.copyfile(path, out / path.name)  # a copy: the user's folder may change in place later
-    return {"model": cfg.path, "digest": cfg.digest or folder_digest(folder)}
+    taken = folder_digest(out)
+    if cfg.digest and taken != cfg.digest:
+        what = "the model's files changed since the run was bound"
+        raise DataError("FILE_CHANGED", cfg.path, what, "`understudy run` binds what is there now")
+    return {"model": cfg.path, "digest": taken}
 
 
 def folder_digest(folder: Path) -> str:

@@ -77,9 +77,9 @@ class LocalModel:
     def reference_losses(self, examples: Sequence[Example]) -> list[tuple[float, int]]:
         """Per example: summed negative log-likelihood (nats) of the last answer with its closing token, token count.
 
-        An example without an answer gives (0.0, 0).
+        An example without an answer, or longer than the context with it, gives (0.0, 0).
         """
-        encoded = [self._reference(e, i) for i, e in enumerate(examples)]
+        encoded = [self._reference(e) for e in examples]
         order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i][0]), i))
         found: dict[int, tuple[float, int]] = {}
         for start in range(0, len(order), self._batch_size):
@@ -98,7 +98,7 @@ class LocalModel:
             what = f"the prompt needs {length} tokens, the model's context has {self.context}"
             raise DataError("context_length_exceeded", f"conversation {index + 1}", what, "shorten the prompt")
 
-    def _reference(self, example: Example, index: int) -> tuple[list[int], int]:
+    def _reference(self, example: Example) -> tuple[list[int], int]:
         """Token ids, and how many of them at the end are the last answer (text behind its closing token cut off)."""
         if example.answer is None:
             return [], 0
@@ -107,8 +107,7 @@ class LocalModel:
         start = end
         while start > 0 and mask[start - 1]:
             start -= 1
-        self._check_length(end, index)
-        return ids[:end], end - start
+        return (ids[:end], end - start) if end <= self.context else ([], 0)
 
     def _losses(self, encoded: list[tuple[list[int], int]]) -> list[tuple[float, int]]:
         """Right-padded without an attention mask: attention is causal, so padding is never seen."""

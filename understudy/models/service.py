@@ -13,17 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from email.utils import parsedate_to_datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from understudy.config import ServiceConfig
 from understudy.core.records import canonical, digest
 from understudy.errors import ConfigError, IntegrityError, RemoteError
 from understudy.models.base import Answer, Conversation, Delta, Sampling
+from understudy.models.reply import Failure, Reply, failure_of, parse_all, reply_of
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -34,9 +34,12 @@ BODY_LIMIT = 16_000_000
 """Bytes of one reply; more is a fault of the server, not an answer."""
 ATTEMPT_SHARE = 0.6
 """Share of the remaining deadline that one attempt may take while another could follow."""
+REFUSALS = {"REPLY_FILTERED": "content_filter", "REQUEST_REFUSED": "refused"}
+"""Failures of one prompt alone, and the finish_reason of its empty answer."""
+MAX_REFUSED = 0.05
+"""Share of refused prompts above which the service, not a prompt, is at fault; judged from 20 prompts on."""
 OPENAI_URL = "https://api.openai.com/v1"
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 _REASK = "\n\nYour last reply could not be used: {problem}. Reply with the asked JSON object and nothing else."
 
 
@@ -52,25 +55,6 @@ def resolve_reference(value: str, where: object) -> str:
     return secret
 
 
-@dataclass
-class _Failure(Exception):
-    """One failed attempt. `fatal`: no other request can succeed either."""
-
-    code: str
-    what: str
-    retry: bool = False
-    fatal: bool = False
-    wait_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """What the cache keeps of one reply."""
-
-    answer: Answer
-    version: str
-
-
 class ServiceModel:
     """A Model over HTTP. Thread-safe; `calls` counts what was sent, read from the cache, retried and spent."""
 
@@ -79,7 +63,8 @@ class ServiceModel:
     ) -> None:
         self.cfg = cfg
         self.backoff_s = 0.5
-        self.calls = {"requests": 0, "cached": 0, "retries": 0, "failed": 0, "prompt_tokens": 0, "completion_tokens": 0}
+        names = ("requests", "cached", "retries", "failed", "refused", "prompt_tokens", "completion_tokens")
+        self.calls = dict.fromkeys(names, 0)
         self._where = f"{role} {cfg.model}"
         self._cache = cache
         self._url = base_url or cfg.base_url or (OPENAI_URL if cfg.provider == "openai" else None)
@@ -95,6 +80,7 @@ class ServiceModel:
         self._reached = False
         self._token_field = "max_tokens"
         self._failures_in_a_row = 0
+        self._asked = 0
 
     def __repr__(self) -> str:
         return f"ServiceModel({self._where!r}, provider={self.cfg.provider!r})"
@@ -113,9 +99,21 @@ class ServiceModel:
         return Sampling(max_new_tokens=self.cfg.max_tokens, temperature=self.cfg.temperature)
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        """One answer per conversation, in order. The first failed request raises; finished ones stay in the cache."""
+        """One answer per conversation, in order. The first failed request raises; finished ones stay in the cache.
+
+        A prompt that the service refuses is answered with an empty text; that raises only when every prompt so far
+        was refused, or more than 5 % of at least 20.
+        """
         answers = self._ask(conversations, sampling, stop_at_failure=True)
-        return [a for a in answers if isinstance(a, Answer)]
+        refused = [a for a in answers if isinstance(a, RemoteError)]
+        self._asked += len(answers)
+        self._count(refused=len(refused))
+        total = self.calls["refused"]
+        if refused and (total == self._asked or (self._asked >= 20 and total > MAX_REFUSED * self._asked)):
+            first = refused[0]
+            what = f"{total} of {self._asked} prompts were refused, the first one: {first.what}"
+            raise RemoteError(first.code, self._where, what, "mend the prompts, or use another service")
+        return [Answer("", REFUSALS[a.code]) if isinstance(a, RemoteError) else a for a in answers]
 
     def ask(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer | RemoteError]:
         """Like `generate`, with each failed request in its place. Raises when no request can succeed."""
@@ -136,16 +134,19 @@ class ServiceModel:
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             validate = schema.model_validate
         results: list[Any] = list(self.ask(conversations, sampling))
-        problems = _parse_all(results, validate)
+        problems = parse_all(results, validate)
         if problems:
             again = [_with_note(conversations[i], _REASK.format(problem=problem)) for i, problem in problems]
             second: list[Any] = list(self.ask(again, sampling))
-            still = dict(_parse_all(second, validate))
+            still = dict(parse_all(second, validate))
             for j, (i, _) in enumerate(problems):
                 results[i] = second[j]
                 if j in still:
                     what = f"the reply is not the asked JSON, twice: {still[j]}"
                     results[i] = RemoteError("BAD_JSON", self._where, what, "use a model that follows the prompt")
+                    # Kept, the two replies would fail every rerun in the same way.
+                    self._forget(conversations[i], sampling)
+                    self._forget(again[j], sampling)
         return results
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[Delta]:
@@ -165,9 +166,9 @@ class ServiceModel:
                     if chunk.choices[0].delta.content:
                         yield Delta(chunk.choices[0].delta.content)
         except Exception as e:
-            failure = _failure(e)
+            failure = failure_of(e)
         if failure is None and not finish:
-            failure = _Failure("STREAM_CUT", "the stream ended without a finish_reason", retry=True)
+            failure = Failure("STREAM_CUT", "the stream ended without a finish_reason", retry=True)
         if failure is not None:
             raise self._error(failure, 1)
         self._count(prompt_tokens=counts[0], completion_tokens=counts[1])
@@ -178,7 +179,7 @@ class ServiceModel:
     ) -> list[Answer | RemoteError]:
         requests = [self._request(c, sampling) for c in conversations]
         keys = [digest(r) for r in requests]
-        found: dict[str, _Reply | RemoteError] = {}
+        found: dict[str, Reply | RemoteError] = {}
         todo: dict[str, tuple[Conversation, dict[str, Any]]] = {}
         for key, request, conversation in zip(keys, requests, conversations, strict=True):
             if key in found or key in todo:
@@ -190,17 +191,18 @@ class ServiceModel:
                 todo[key] = (conversation, request)
         if todo:
             found.update(self._send_all(todo, sampling, stop_at_failure))
-        if stop_at_failure and (failed := [r for r in found.values() if isinstance(r, RemoteError)]):
+        failed = [r for r in found.values() if isinstance(r, RemoteError) and r.code not in REFUSALS]
+        if stop_at_failure and failed:
             raise next((r for r in failed if r.code != "NOT_SENT"), failed[0])
         if not self._version:
-            self._version = next((r.version for k in keys if isinstance(r := found[k], _Reply)), "")
+            self._version = next((r.version for k in keys if isinstance(r := found[k], Reply)), "")
         return [r if isinstance(r := found[k], RemoteError) else r.answer for k in keys]
 
     def _send_all(
         self, todo: dict[str, tuple[Conversation, dict[str, Any]]], sampling: Sampling, stop_at_failure: bool
-    ) -> dict[str, _Reply | RemoteError]:
+    ) -> dict[str, Reply | RemoteError]:
         stop = threading.Event()
-        found: dict[str, _Reply | RemoteError] = {}
+        found: dict[str, Reply | RemoteError] = {}
 
         def work(key: str) -> None:
             try:
@@ -208,7 +210,7 @@ class ServiceModel:
             except RemoteError:
                 stop.set()
                 raise
-            if stop_at_failure and isinstance(found[key], RemoteError):
+            if stop_at_failure and isinstance(result := found[key], RemoteError) and result.code not in REFUSALS:
                 stop.set()
 
         self._sdk()  # the import takes a second, which is not the first request's
@@ -228,10 +230,10 @@ class ServiceModel:
 
     def _one(
         self, key: str, conversation: Conversation, request: dict[str, Any], sampling: Sampling, stop: threading.Event
-    ) -> _Reply | RemoteError:
+    ) -> Reply | RemoteError:
         """One request with its retries. Raises when the failure concerns every request."""
         deadline = time.monotonic() + self.cfg.timeout_s
-        failure = _Failure("NOT_SENT", "stopped before it was sent")
+        failure = Failure("NOT_SENT", "stopped before it was sent")
         attempt = 0
         while attempt < self.cfg.max_attempts and not stop.is_set():
             attempt += 1
@@ -239,7 +241,7 @@ class ServiceModel:
             share = 1.0 if attempt == self.cfg.max_attempts else ATTEMPT_SHARE
             try:
                 reply = self._once(conversation, sampling, max(left * share, 0.001))
-            except _Failure as e:
+            except Failure as e:
                 failure = e
             else:
                 self._store(key, request, reply)
@@ -255,7 +257,8 @@ class ServiceModel:
             return error
         with self._lock:
             self.calls["failed"] += 1
-            self._failures_in_a_row += 1
+            # Refused prompts may stand together in a set; they say nothing of a service that has answered others.
+            self._failures_in_a_row += failure.code not in REFUSALS or not self._reached
             down = self._failures_in_a_row >= max(10, 2 * self.cfg.concurrency)
         if failure.fatal:
             raise error
@@ -264,26 +267,26 @@ class ServiceModel:
             raise RemoteError("SERVICE_DOWN", self._where, what, _RERUN)
         return error
 
-    def _pause(self, key: str, attempt: int, failure: _Failure) -> float:
+    def _pause(self, key: str, attempt: int, failure: Failure) -> float:
         """Seconds before the next attempt: what the server asks for, else exponential with jitter of its own."""
         jitter = int(digest([key, attempt], 8), 16) / 0xFFFFFFFF
         if failure.wait_s is not None:
             return failure.wait_s + 0.1 * self.backoff_s * jitter
         return min(self.backoff_s * 2.0 ** (attempt - 1), 20.0) * (0.5 + 0.5 * jitter)
 
-    def _once(self, conversation: Conversation, sampling: Sampling, limit_s: float) -> _Reply:
-        failure: _Failure
+    def _once(self, conversation: Conversation, sampling: Sampling, limit_s: float) -> Reply:
+        failure: Failure
         for _ in range(2):
             self._count(requests=1)
             try:
                 body = self._post(self._params(conversation, sampling), limit_s)
             except Exception as e:
-                failure = _failure(e)
+                failure = failure_of(e)
                 if self._token_field in failure.what and "max_completion_tokens" in failure.what:
                     self._token_field = "max_completion_tokens"  # newer OpenAI models refuse max_tokens
                     continue
             else:
-                reply = _reply(body)
+                reply = reply_of(body)
                 spent = reply.answer
                 self._count(prompt_tokens=spent.prompt_tokens, completion_tokens=spent.completion_tokens)
                 return reply
@@ -299,9 +302,9 @@ class ServiceModel:
             for piece in response.iter_bytes():
                 body += piece
                 if len(body) > BODY_LIMIT:
-                    raise _Failure("BODY_LIMIT", f"the reply is longer than {BODY_LIMIT} bytes")
+                    raise Failure("BODY_LIMIT", f"the reply is longer than {BODY_LIMIT} bytes")
                 if time.monotonic() - started > limit_s:
-                    raise _Failure("TIMEOUT", f"the reply was not complete after {limit_s:.1f} s", retry=True)
+                    raise Failure("TIMEOUT", f"the reply was not complete after {limit_s:.1f} s", retry=True)
         return bytes(body)
 
     def _params(self, conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
@@ -339,32 +342,40 @@ class ServiceModel:
         origin |= {"endpoint": digest(self._url or "", 16)} if self.cfg.provider == "openai" else {}
         return {**origin, "messages": conversation, "sampling": decoding}
 
-    def _load(self, key: str) -> _Reply | None:
+    def _load(self, key: str) -> Reply | None:
         """The cached reply; a file that a power cut left empty or torn is no reply."""
         if not self._cache:
             return None
         try:
-            held = json.loads((self._cache / key[:2] / f"{key}.json").read_text("utf-8"))
-            reply = _Reply(Answer(**held["reply"]["answer"]), held["reply"]["version"])
+            held = json.loads(self._file(self._cache, key).read_text("utf-8"))
+            reply = Reply(Answer(**held["reply"]["answer"]), held["reply"]["version"])
             return reply if digest(held["request"]) == key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _store(self, key: str, request: dict[str, Any], reply: _Reply) -> None:
+    def _store(self, key: str, request: dict[str, Any], reply: Reply) -> None:
         if not self._cache:
             return
-        path = self._cache / key[:2] / f"{key}.json"
+        path = self._file(self._cache, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}")
         draft.write_text(canonical({"request": request, "reply": asdict(reply)}), "utf-8", "surrogatepass")
         draft.replace(path)
+
+    def _forget(self, conversation: Conversation, sampling: Sampling) -> None:
+        if self._cache:
+            self._file(self._cache, digest(self._request(conversation, sampling))).unlink(missing_ok=True)
+
+    @staticmethod
+    def _file(cache: Path, key: str) -> Path:
+        return cache / key[:2] / f"{key}.json"
 
     def _count(self, **by: int) -> None:
         with self._lock:
             for name, count in by.items():
                 self.calls[name] += count
 
-    def _error(self, failure: _Failure, attempts: int) -> RemoteError:
+    def _error(self, failure: Failure, attempts: int) -> RemoteError:
         what = failure.what.replace(self._key, "***") if self._key else failure.what
         what = what[:400] + (f" (after {attempts} attempts)" if attempts > 1 else "")
         return RemoteError(failure.code, self._where, what, _FIXES.get(failure.code, ""))
@@ -381,119 +392,5 @@ _FIXES = {
 }
 
 
-def _failure(e: Exception) -> _Failure:
-    """What an exception of the SDK or of the transport means; anything else is a fault of ours and goes on."""
-    import openai
-
-    if isinstance(e, _Failure):
-        return e
-    if isinstance(e, openai.APIStatusError):
-        return _status(e.status_code, e.response.headers, str(e.code or e.type or ""), e.message)
-    if isinstance(e, openai.APITimeoutError) or "Timeout" in type(e).__name__:
-        return _Failure("TIMEOUT", "no complete reply in time", retry=True)
-    if isinstance(e, openai.APIConnectionError):
-        return _Failure("CONNECTION", repr(e.__cause__ or e), retry=True)
-    if isinstance(e, openai.APIError):
-        return _Failure("UPSTREAM_ERROR", e.message, retry=True)
-    if isinstance(e, (OSError, json.JSONDecodeError)) or type(e).__module__.startswith(("http", "h11")):
-        return _Failure("CONNECTION", repr(e), retry=True)
-    raise e
-
-
-def _status(status: int, headers: Any, code: str, message: str) -> _Failure:
-    what = f"HTTP {status}: {message}"
-    if status in (401, 403):
-        return _Failure("KEY_REFUSED", what, fatal=True)
-    if status == 404:
-        return _Failure("MODEL_NOT_FOUND", what, fatal=True)
-    if status == 402 or (status == 429 and code in _QUOTA_CODES):
-        return _Failure("QUOTA_GONE", what, fatal=True)
-    told = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
-    retry = told if told is not None else status in (408, 409, 429) or status >= 500
-    name = "RATE_LIMITED" if status == 429 else "SERVER_ERROR" if status >= 500 or retry else "REQUEST_REFUSED"
-    return _Failure(name, what, retry=retry, wait_s=_retry_after(headers))
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that the server asks for (`retry-after-ms`, `retry-after` in seconds or as a date); None when junk."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        text = headers.get(name)
-        try:
-            seconds = float(text) / unit
-        except (TypeError, ValueError):
-            continue
-        return seconds if seconds >= 0 else None  # NaN compares false
-    try:
-        until = parsedate_to_datetime(headers.get("retry-after")).timestamp()
-    except (TypeError, ValueError):
-        return None
-    try:  # the server's clock, where it shows it: ours may be off by hours
-        now = parsedate_to_datetime(headers.get("date")).timestamp()
-    except (TypeError, ValueError):
-        now = time.time()
-    return until - now if until >= now else None
-
-
-def _reply(body: bytes) -> _Reply:
-    """The answer in a 200's body, or the _Failure that hides in it."""
-    try:
-        data = json.loads(body)
-        if isinstance(data, dict) and data.get("error") and not data.get("choices"):
-            raise _Failure("UPSTREAM_ERROR", f"HTTP 200 with an error: {canonical(data['error'])}", retry=True)
-        choice = data["choices"][0]
-        finish, content = choice["finish_reason"], choice["message"]["content"]
-        if isinstance(content, list):
-            content = "".join(part["text"] for part in content if part["type"] == "text")
-        usage = data.get("usage") or {}
-        counts = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        version = str(data.get("system_fingerprint") or data.get("model") or "")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as e:
-        raise _Failure("BAD_REPLY", f"HTTP 200 without an answer ({type(e).__name__}: {e})", retry=True) from None
-    if not isinstance(finish, str) or not finish or finish == "error":
-        raise _Failure("BAD_REPLY", f"HTTP 200 with finish_reason {finish!r}", retry=True)
-    if finish == "content_filter":
-        raise _Failure("REPLY_FILTERED", "the provider's content filter withheld the answer")
-    if not isinstance(content, str):
-        raise _Failure("BAD_REPLY", f"HTTP 200 with content of type {type(content).__name__}", retry=True)
-    return _Reply(Answer(content, "length" if finish == "length" else "stop", *counts), version)
-
-
 def _with_note(conversation: Conversation, note: str) -> Conversation:
     return [*conversation[:-1], {**conversation[-1], "content": conversation[-1]["content"] + note}]
-
-
-def _parse_all(results: list[Any], validate: Callable[[Any], Any]) -> list[tuple[int, str]]:
-    """Replace every Answer in place by what its text parses to; returns (index, problem) of those that do not."""
-    problems = []
-    for i, result in enumerate(results):
-        if isinstance(result, Answer):
-            try:
-                results[i] = parse_json(result.text, validate)
-            except ValueError as e:
-                cut = "it was cut at max_tokens; " if result.finish_reason == "length" else ""
-                problems.append((i, cut + str(e)))
-    return problems
-
-
-def parse_json(text: str, validate: Callable[[Any], T]) -> T:
-    """The first JSON value in `text` that `validate` takes: bare, fenced, or with prose around it. Else ValueError."""
-    decoder = json.JSONDecoder(strict=False)
-    problem = "it holds no JSON" if text.strip() else "it is empty"
-    starts = [m.start() for m in re.finditer(r"[{\[]", text)]
-    position = 0
-    for start in starts[:200]:
-        if start < position:
-            continue
-        try:
-            value, position = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError) as e:
-            problem = problem if start != starts[0] else f"broken JSON ({str(e)[:80]})"
-            continue
-        try:
-            return validate(value)
-        except ValidationError as e:
-            first = e.errors(include_input=False, include_url=False)[0]
-            problem = f"{'.'.join(map(str, first['loc'])) or 'reply'}: {first['msg']}"
-        except ValueError as e:
-            problem = str(e)
-    raise ValueError(problem)

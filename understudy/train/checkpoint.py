@@ -6,13 +6,14 @@ takes the newest folder whose every file matches its manifest. Tensors are safet
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from understudy.core.records import sha256_file, sync_path
 
 KEEP = 2
 _STAGING = ".staging-"
@@ -38,14 +39,14 @@ def save(folder: Path, step: int, tensors: dict[str, Any], state: dict[str, Any]
     staging.mkdir()
     save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, str(staging / "tensors.safetensors"))
     (staging / "state.json").write_text(json.dumps(state | {"step": step}, sort_keys=True), encoding="utf-8")
-    files = {p.name: file_digest(p) for p in sorted(staging.iterdir())}
+    files = {p.name: sha256_file(p) for p in sorted(staging.iterdir())}
     (staging / "manifest.json").write_text(json.dumps({"files": files}, sort_keys=True), encoding="utf-8")
     for file in staging.iterdir():
-        _sync(file)
-    _sync(staging)
+        sync_path(file)
+    sync_path(staging)
     shutil.rmtree(target, ignore_errors=True)
     os.rename(staging, target)
-    _sync(folder)
+    sync_path(folder)
     for old in _steps(folder)[KEEP:]:
         shutil.rmtree(old, ignore_errors=True)
     for dead in folder.glob(f"{_STAGING}*"):
@@ -71,25 +72,12 @@ def intact(path: Path) -> bool:
     try:
         files = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["files"]
         return set(files) >= {"tensors.safetensors", "state.json"} and all(
-            file_digest(path / name) == value for name, value in files.items()
+            sha256_file(path / name) == value for name, value in files.items()
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def file_digest(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def _steps(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
     return sorted(folder.glob("step-*"), reverse=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

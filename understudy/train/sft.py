@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.config import TrainConfig
-from understudy.core.records import digest
+from understudy.core.records import digest, sha256_file
 from understudy.data import pack
 from understudy.errors import ConfigError, DataError
 from understudy.train import adapters, checkpoint
@@ -275,7 +275,7 @@ def _run_digest(cfg: TrainConfig, packed: Path, base: Path) -> str:
     """What a checkpoint belongs to; how often it is saved does not matter."""
     config = cfg.model_dump(exclude={"save_every_steps"})
     files = sorted(packed.glob("*.npy")) + sorted(base.glob("*.safetensors")) + [base / "config.json"]
-    return digest([config, [[f.name, checkpoint.file_digest(f)] for f in files]])
+    return digest([config, [[f.name, sha256_file(f)] for f in files]])
 
 
 @contextmanager

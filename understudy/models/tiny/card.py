@@ -66,16 +66,8 @@ def _training(figures: dict[str, Any]) -> str:
         f"| {p['minutes']} | {p['tokens']} | {p['level']} | {p['loss']} | {p['token_accuracy']} |" for p in curve
     )
     settings = "\n".join(f"| `{name}` | {value} |" for name, value in figures["recipe"].items())
-    first = figures.get("start")
-    before = (
-        f"\nWent on from an earlier base: {first['minutes']} minutes, {first['tokens']} tokens, text with "
-        f"{first.get('text', 'the same shape')}. One command does not repeat both phases.\n"
-        if first
-        else ""
-    )
     return f"""## Training
 
-{before}
 {figures["minutes"]} minutes on {figures["machine"]} ({figures["device"]}).
 {figures["tokens"]} tokens in {figures["rows"]} rows, {figures["supervised_tokens"]} of them supervised (assistant
 turns only); {figures["optimizer_steps"]} optimizer steps, {figures["tokens_per_s"]} tokens/s;

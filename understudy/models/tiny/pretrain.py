@@ -26,8 +26,6 @@ from understudy.models.tiny.text import training_rows
 class Recipe:
     """Everything that shapes the base, apart from the time given."""
 
-    start: str = ""
-    """Folder of an exported base to go on from; its tokenizer is kept."""
     seed: int = 0
     vocab_size: int = 1024
     hidden_size: int = 128
@@ -36,7 +34,13 @@ class Recipe:
     intermediate_size: int = 256
     initializer_range: float = 0.06
     rope_theta: float = 10_000_000.0
-    previous_token_heads: int = 3
+    copy_layer: int = 2
+    """Layer whose heads start as copying heads; see `copy_circuit` for these six."""
+    name_mark: float = 0.5
+    name_pull: float = 3.5
+    recency: float = 4.1
+    subject_write: float = 0.6
+    subject_match: float = 0.5
     learning_rate: float = 2e-3
     constant_until: float = 0.3
     final_share: float = 0.02
@@ -53,8 +57,8 @@ class Recipe:
     measured_rows_per_kind: int = 200
 
 
-def build_model(recipe: Recipe) -> Any:
-    """A Qwen2 with tied embeddings whose first two layers start as a rough copying circuit."""
+def build_model(recipe: Recipe, tokens: Any) -> Any:
+    """A Qwen2 with tied embeddings that starts with a rough copying circuit."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -74,25 +78,28 @@ def build_model(recipe: Recipe) -> Any:
         eos_token_id=2,
         pad_token_id=0,
     )
-    if recipe.start:
-        return Qwen2ForCausalLM.from_pretrained(recipe.start, dtype=torch.float32)
     model = Qwen2ForCausalLM(config)
-    if recipe.previous_token_heads:
-        copy_circuit(model, recipe)
+    pieces = [index for text, index in tokens.get_vocab().items() if text.isascii() and text.isalpha()]
+    copy_circuit(model, recipe, sorted(pieces))
     return model
 
 
-def copy_circuit(model: Any, recipe: Recipe, sharpness: float = 6.0, match: float = 2.5) -> None:
-    """Starts the first two layers as a rough copying circuit, from which training goes on.
+def copy_circuit(model: Any, recipe: Recipe, pieces: list[int], sharpness: float = 6.0, match: float = 2.5) -> None:
+    """Starts the model as a rough circuit that copies from the sentence about the right thing; training goes on there.
 
-    Layer 0: head d - 1 attends d tokens back. RoPE turns a pair of dimensions at frequency f by f per position, so a
-    key bias turned by d * f meets the query bias best d tokens later. Layer 1: heads look for places whose previous
-    token is the current one and copy what stands there; they match on the slow dimensions, which RoPE hardly turns.
-    From plain noise such a model saw a million tokens before it copied anything (cf. mimetic initialisation, 2023).
+    Layer 0: heads 0 and 1 attend one and two tokens back. RoPE turns a pair of dimensions at frequency f by f per
+    position, so a key bias turned by d * f meets the query bias best d tokens later. Head 2 attends to `pieces` (ids of
+    tokens inside names, which carry a common mark) of the last twenty or so tokens: the subject. Layer `copy_layer`:
+    heads look for places where the previous token and the subject are the current ones, and copy what stands there;
+    they match on the slow dimensions, which RoPE hardly turns.
+
+    Measured: from plain noise nothing was copied for a million tokens. With look-back heads alone copying was learnt in
+    3 million, but of two things in a scene the model took the wrong one's value half of the time, still after 20
+    million; with the subject head, one time in six after 6 million. Cf. mimetic initialisation (Trockman, Kolter 2023).
     """
     import torch
 
-    first, second = (model.model.layers[at].self_attn for at in (0, 1))
+    first, second = (model.model.layers[at].self_attn for at in (0, recipe.copy_layer))
     size, hidden = first.head_dim, recipe.hidden_size
     frequencies = recipe.rope_theta ** (-torch.arange(0, size, 2).float() / size)  # (head_dim / 2,) float32
     slow = torch.nonzero(frequencies < 0.004).flatten()
@@ -106,24 +113,35 @@ def copy_circuit(model: Any, recipe: Recipe, sharpness: float = 6.0, match: floa
             layer.mlp.down_proj.weight *= 0.1  # else their noise is five times the embedding and drowns the match
             layer.self_attn.o_proj.weight *= 0.2
         views, copies = basis(), basis()
-        view = views[:size]  # what is known of a token; each look-back head writes it into rows of its own
-        for head in range(recipe.previous_token_heads):
+        view = views[:size]  # what is known of a token; each head writes it into rows of its own
+        mark = views[3 * size]  # tokens inside names; a fast dimension of head 2, so nothing matches on it
+        embedding = model.model.embed_tokens.weight
+        embedding[pieces] += recipe.name_mark * embedding[pieces].norm(dim=1).mean() * mark
+        for head in range(3):
             rows = slice(head * size, (head + 1) * size)
-            angle = (head + 1) * frequencies
-            first.q_proj.bias[rows] = torch.cat((torch.ones(size // 2), torch.zeros(size // 2))) * sharpness
-            first.k_proj.bias[rows] = torch.cat((angle.cos(), angle.sin())) * sharpness
-            first.q_proj.weight[rows] *= 0.1
-            first.k_proj.weight[rows] *= 0.1
+            for part in (first.q_proj, first.k_proj):
+                part.weight[rows] *= 0.1
+            if head < 2:
+                near, angle = torch.ones(size // 2) * sharpness, (head + 1) * frequencies
+            else:
+                near, angle = ((frequencies < 0.1) & (frequencies > 0.005)) * recipe.recency, 0.0 * frequencies
+            first.q_proj.bias[rows] = torch.cat((near, torch.zeros(size // 2)))
+            first.k_proj.bias[rows] = torch.cat((near * angle.cos(), near * angle.sin()))
             first.v_proj.weight[rows] = view
-            first.o_proj.weight[:, rows] = 0.1 * views[(head + 1) * size : (head + 2) * size].T
+            written = recipe.subject_write if head == 2 else 0.1
+            first.o_proj.weight[:, rows] = written * views[(head + 1) * size : (head + 2) * size].T
+        slowest = 2 * size + size // 2 - 1
+        first.q_proj.bias[slowest] = recipe.name_pull
+        first.k_proj.weight[slowest] = recipe.name_pull * mark / 2
         for head in range(recipe.heads - 1):
             rows = slice(head * size, (head + 1) * size)
             second.q_proj.weight[rows] *= 0.1
             second.k_proj.weight[rows] *= 0.1
             # Match this token with the one before the place, and (halved) the one before with two before it.
-            here, one_back, two_back = (views[at * size : at * size + len(slow)] for at in range(3))
-            second.q_proj.weight[head * size + slow] = match * (here + 0.5 * one_back)
-            second.k_proj.weight[head * size + slow] = match * (one_back + 0.5 * two_back)
+            here, one_back, two_back, subject = (views[at * size + slow] for at in range(4))
+            subject = recipe.subject_match * subject
+            second.q_proj.weight[head * size + slow] = match * (here + 0.5 * one_back + subject)
+            second.k_proj.weight[head * size + slow] = match * (one_back + 0.5 * two_back + subject)
             second.v_proj.weight[rows] = copies[rows]
             second.o_proj.weight[:, rows] = 0.4 * copies[rows].T
 
@@ -196,7 +214,8 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
     on_gpu = torch.cuda.is_available()
     torch.set_num_threads(1)
     device = "cuda" if on_gpu else "cpu"
-    model = build_model(recipe).to(device).train()
+    tokens = Tokenizer.from_file(str(out / "tokenizer.json"))
+    model = build_model(recipe, tokens).to(device).train()
     weights = list(model.parameters())
     sizes = [weight.numel() for weight in weights]
     optimizer = muon.Muon(model, recipe.weight_decay)
@@ -208,7 +227,6 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
     files = (str(out / "tokenizer.json"), recipe.seed + 1 + 1000 * worker)
     writer = context.Process(target=batches.produce, args=(*files, queue, level, budget), daemon=True)
     writer.start()
-    tokens = Tokenizer.from_file(files[0])
     start = exported = shown = time.monotonic()
     sums = {"tokens": 0.0, "supervised": 0.0, "rows": 0.0}
     recent: list[tuple[float, float]] = []
@@ -276,10 +294,10 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
     }
 
 
-def train_all(recipe: Recipe, minutes: float, out: Path) -> dict[str, Any]:
+def train_all(recipe: Recipe, tokens: Any, minutes: float, out: Path) -> dict[str, Any]:
     """Runs the workers, worker 0 in this process; returns its figures."""
     context = multiprocessing.get_context("spawn")
-    size = sum(weight.numel() for weight in build_model(recipe).parameters()) + 6
+    size = sum(weight.numel() for weight in build_model(recipe, tokens).parameters()) + 6
     exchange = Exchange(context, recipe.workers, size)
     others = [
         context.Process(target=train, args=(recipe, minutes, out, exchange, worker))
@@ -303,16 +321,11 @@ def run(recipe: Recipe, minutes: float, out: Path) -> dict[str, Any]:
     import transformers
 
     out.mkdir(parents=True, exist_ok=True)
-    if recipe.start:
-        tokens = tokenizer.load(Path(recipe.start))
-    else:
-        rows = itertools.islice(training_rows(recipe.seed + 2, 0.8), recipe.tokenizer_rows)
-        tokens = tokenizer.train((message["content"] for row in rows for message in row.messages), recipe.vocab_size)
+    rows = itertools.islice(training_rows(recipe.seed + 2, 0.8), recipe.tokenizer_rows)
+    tokens = tokenizer.train((message["content"] for row in rows for message in row.messages), recipe.vocab_size)
     tokenizer.save(tokens, out)
-    figures = train_all(recipe, minutes, out)
+    figures = train_all(recipe, tokens, minutes, out)
     print("exported; measuring from the files", flush=True)
-    if recipe.start:
-        figures["start"] = json.loads((Path(recipe.start) / "training.json").read_text())
     figures |= {"recipe": asdict(recipe), "machine": card.machine(recipe.workers)}
     figures |= {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
     figures |= measure.measure(out, count=recipe.measured_rows_per_kind)
@@ -324,7 +337,7 @@ def run(recipe: Recipe, minutes: float, out: Path) -> dict[str, Any]:
 def main() -> None:
     """Command line; every field of `Recipe` is an option."""
     parser = argparse.ArgumentParser(description="Pretrain the tiny base model.")
-    parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--out", type=Path, required=True)
     for name, value in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)

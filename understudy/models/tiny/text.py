@@ -185,7 +185,7 @@ def write_scene(names: Names, level: float, domain: Domain | None = None, needed
     things = tuple(_thing(names) for _ in range(2 if rng.random() < 0.3 + 0.55 * level else 1))
     optional = ("when", "where", "count", "price")
     share = 0.45 + 0.25 * level
-    parts = frozenset(p for p in optional if p in needed or rng.random() < (0.15 if p == "price" else share))
+    parts = frozenset(p for p in optional if p in needed or rng.random() < (0.3 if p == "price" else share))
     owner = names.person()
     x, y = rng.sample(OPINIONS, 2)
     sentences = [_thing_sentence(rng, d, t, parts) for t in things] if parts else []
@@ -370,7 +370,7 @@ def training_row(names: Names, level: float) -> Row:
     """One row of the mixture: mostly copying at level 0, mostly questions at level 1."""
     rng = names.rng
     draw = rng.random()
-    copy, lookup, shots = 0.45 - 0.4 * level, 0.25 - 0.22 * level, 0.06 * level
+    copy, lookup, shots = 0.45 - 0.4 * level, 0.25 - 0.22 * level, 0.1 * level
     if draw < copy:
         return repeat_row(names, level)
     if draw < copy + lookup:
