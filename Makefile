@@ -73,7 +73,7 @@ test: setup  ## the whole test suite
 	"$(PY)" -m pytest $(TEST_ARGS)
 
 test-fast: setup  ## the tests that take seconds
-	"$(PY)" -m pytest -m "not slow" $(TEST_ARGS)
+	"$(PY)" -m pytest -m "not slow" -n 2 $(TEST_ARGS)
 
 check: setup  ## lint, format, types, import contract
 	"$(PY)" -m ruff check .

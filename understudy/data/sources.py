@@ -17,7 +17,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from understudy.config import CollectConfig, SourceConfig
+from understudy.config import OWN_FOLDERS, CollectConfig, SourceConfig
 from understudy.core.records import Document, Example, Ledger, Message, Record, digest, sha256_file, write_jsonl
 from understudy.data import sql
 from understudy.data.clean import Fault, context_turn
@@ -25,8 +25,6 @@ from understudy.data.reader import Bad, Row, parse_value, read_rows
 from understudy.errors import ConfigError, DataError, IntegrityError
 
 ROLES = ("system", "user", "assistant")
-OWN_FOLDERS = ("store", "runs", "cache", "registry")
-"""What a project writes itself; no glob reaches into it."""
 UNANSWERABLE = "UNANSWERABLE"
 """SQuAD's questions on purpose without an answer: set aside, but no fault of the file."""
 SHOWN = 5

@@ -163,7 +163,7 @@ def _answers(cfg: AnswerConfig, model: Model, setting: _Setting) -> Iterator[lis
                 "finish_reason": given.finish_reason,
                 "prompt_tokens": given.prompt_tokens,
                 "completion_tokens": given.completion_tokens,
-                "loss_sum": None if reference is None else reference[0],
+                "loss_sum": None if reference is None else round(reference[0], 4),  # nats; batches move the next digit
                 "loss_tokens": None if reference is None else reference[1],
             }
             for i, (example, reference) in enumerate(zip(part, references, strict=True))
