@@ -58,7 +58,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  if [ -z "$$links$$extra" ] && [ "$$(uname -s)" = Linux ]; then \
 	    echo "note: PyPI's torch for Linux brings CUDA; set PIP_EXTRA_INDEX_URL to an index of CPU wheels to avoid it"; fi; \
 	  "$(PY)" -m pip install -qq --editable '.[local,dev]' --constraint constraints.txt; \
-	  "$(PY)" -m compileall -q $(VENV)/lib || true; \
+	  "$(PY)" -m compileall -qq $(VENV)/lib || true; \
 	fi; \
 	touch $@
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
+import pytest
 from hypothesis import settings
 
 # Before any test imports transformers or mlflow; processes that tests start inherit it.
@@ -21,3 +27,26 @@ os.environ.pop("OPENAI_BASE_URL", None)
 # busy machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def advisor() -> ModuleType:
+    """The course advisor's generator as a module."""
+    path = Path(__file__).parents[1] / "examples/course-advisor/generate.py"
+    spec = importlib.util.spec_from_file_location("course_advisor_generate", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two test processes with two threads each on two cores wait for each other; results do not change."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sqlite3
 import subprocess
@@ -19,16 +18,6 @@ from understudy.config import Config
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ADVISOR = EXAMPLES / "course-advisor"
-
-
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("course_advisor_generate", ADVISOR / "generate.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -100,18 +89,18 @@ def test_pairs_fit_a_chat_of_eight_shots(data: Path) -> None:
     assert max(len(p["context"] + p["question"] + p["answer"]) for p in pairs) <= 430
 
 
-def test_no_professor_or_course_of_coverage_is_in_a_training_document(data: Path, generator: ModuleType) -> None:
+def test_no_professor_or_course_of_coverage_is_in_a_training_document(data: Path, advisor: ModuleType) -> None:
     texts = [" ".join(str(v) for v in page.values()) for page in pages(data)]
     texts += [row["text"] for row in rows(data / "documents.jsonl")]
     everything = "\n".join(texts)
-    asked = generator.professors(7)[-generator.ASKED :]
+    asked = advisor.professors(7)[-advisor.ASKED :]
     names = [p.name for p in asked] + [c.title for p in asked for c in p.courses]
     assert {p.name for p in asked} == {p["group"] for p in rows(data / "coverage.jsonl")}
     assert [name for name in names if name in everything] == []
 
 
-def test_the_two_courses_of_a_page_differ_in_every_value(generator: ModuleType) -> None:
-    for professor in generator.professors(7):
+def test_the_two_courses_of_a_page_differ_in_every_value(advisor: ModuleType) -> None:
+    for professor in advisor.professors(7):
         first, second = (c.slots() for c in professor.courses)
         assert all(first[name] != second[name] for name in first)
 
@@ -127,10 +116,10 @@ def test_every_kind_of_sentence_has_several_wordings_in_the_catalogue(data: Path
 
 
 def test_the_same_seed_writes_the_same_rows_and_another_seed_others(
-    data: Path, generator: ModuleType, tmp_path: Path
+    data: Path, advisor: ModuleType, tmp_path: Path
 ) -> None:
-    generator.generate(tmp_path / "again", 7)
-    generator.generate(tmp_path / "other", 8)
+    advisor.generate(tmp_path / "again", 7)
+    advisor.generate(tmp_path / "other", 8)
     for name in ("coverage.jsonl", "documents.jsonl"):
         assert (tmp_path / "again" / name).read_bytes() == (data / name).read_bytes()
         assert (tmp_path / "other" / name).read_bytes() != (data / name).read_bytes()

@@ -20,13 +20,7 @@ from understudy.evals.answer import answer, choose_shots, with_shots
 from understudy.models.base import Answer, Conversation, Delta, Sampling
 from understudy.models.local import LocalModel, _Text
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

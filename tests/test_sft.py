@@ -22,14 +22,7 @@ from understudy.data.chat import ChatTemplate
 from understudy.errors import ConfigError, DataError
 from understudy.train import adapters, sft
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    """Two test processes with two threads each on two cores wait for each other; results do not change."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import importlib.util
 import json
 import random
 import signal
@@ -44,17 +43,6 @@ def outcome(api: openai.OpenAI, text: str) -> str:
         return f"{e.status_code} {e.code}"
     except openai.APIConnectionError as e:
         return type(e).__name__
-
-
-@pytest.fixture(scope="module")
-def advisor() -> ModuleType:
-    path = ROOT / "examples/course-advisor/generate.py"
-    spec = importlib.util.spec_from_file_location("course_advisor_for_simulated", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

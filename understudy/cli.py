@@ -136,7 +136,8 @@ def run(
     finally:
         _note_edited(project)
     if watcher.cached == len(outcomes):
-        typer.echo(f"nothing to do: all {len(outcomes)} steps of {current.id} are there")
+        done = f"nothing to do: all {len(outcomes)} steps of {current.id} are there"
+        typer.echo(f"{done}; understudy show prints its result")
     else:
         print_summary(summarise(project, current))
     require_passed(verdict_of([o.artifact for o in outcomes]), current.id)
