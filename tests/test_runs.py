@@ -18,7 +18,6 @@ from understudy.core.runner import Runner
 from understudy.errors import BusyError
 from understudy.planning import collect_garbage
 from understudy.project import Project
-from understudy.summary import summarise
 from understudy.terminal import print_summary
 
 
@@ -78,11 +77,11 @@ def test_a_run_that_was_stopped_shows_what_ran(root: Path) -> None:
     runner = Runner(root, project.store, run.journal, Silent())
     for name in ("collect", "clean"):
         runner.run_step(plan.step(name))
-    assert {s.name: s.cached for s in summarise(project, run).stages} == {"collect": False, "clean": False}
+    assert {s.name: s.cached for s in project.summary(run).stages} == {"collect": False, "clean": False}
     run.write("status.json", {"started": now()})  # carried on
     runner.run_step(plan.step("clean"))
     runner.run_step(plan.step("dedupe"))
-    shown = {s.name: s.cached for s in summarise(project, run).stages}
+    shown = {s.name: s.cached for s in project.summary(run).stages}
     assert shown == {"collect": True, "clean": True, "dedupe": False}
 
 
@@ -90,7 +89,7 @@ def test_a_version_is_not_called_champion_once_it_may_be_none(root: Path, capsys
     project = Project(root)
     run, _, _ = project.open_run(new=False, control=None)
     verdict = {"passed": True, "rules": []}
-    summary = summarise(project, run).model_copy(update={"verdict": None, "version": 1})
+    summary = project.summary(run).model_copy(update={"verdict": None, "version": 1})
     print_summary(type(summary).model_validate({**summary.model_dump(), "verdict": verdict}))
     out = capsys.readouterr().out
     assert "version 1" in out and "champion" not in out

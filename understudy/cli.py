@@ -122,7 +122,7 @@ def run(
     """Run the whole life cycle; finished steps are reused. Exit 7 when the gate says no."""
     from understudy.preflight import refuse
     from understudy.project import require_passed
-    from understudy.summary import summarise, verdict_of
+    from understudy.summary import verdict_of
     from understudy.terminal import RunWatcher, print_summary
 
     project = _project(allow_secrets)
@@ -139,7 +139,7 @@ def run(
         done = f"nothing to do: all {len(outcomes)} steps of {current.id} are there"
         typer.echo(f"{done}; understudy show prints its result")
     else:
-        print_summary(summarise(project, current))
+        print_summary(project.summary(current))
     require_passed(verdict_of([o.artifact for o in outcomes]), current.id)
 
 
@@ -216,11 +216,10 @@ def runs(as_json: Json = False) -> None:
 @app.command()
 def show(run_id: RunId = None, as_json: Json = False) -> None:
     """Print a run's results: rounds on dev, held comparison with intervals, verdict, report."""
-    from understudy.summary import summarise
     from understudy.terminal import print_summary
 
     project = _project()
-    summary = summarise(project, project.run(run_id))
+    summary = project.summary(project.run(run_id))
     if as_json:
         typer.echo(summary.model_dump_json(indent=1))
     else:

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
 from understudy.config import Config
 from understudy.configfile import Loaded, load
 from understudy.core.artifact import Release, Report, Store, read_sealed, write_synced
-from understudy.core.journal import now
+from understudy.core.journal import events, now
 from understudy.core.lease import hold
 from understudy.core.plan import Plan
 from understudy.core.records import digest
@@ -27,6 +27,9 @@ from understudy.core.runner import Outcome, Runner, Watcher
 from understudy.core.stage import without_execution
 from understudy.errors import ConfigError, GateError, IntegrityError
 from understudy.pipelines import Bound, lifecycle
+
+if TYPE_CHECKING:
+    from understudy.summary import Summary
 
 FILE = "understudy.yaml"
 
@@ -52,6 +55,11 @@ class Run:
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         write_synced(self.path / name, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False))
+
+    def ran(self, since: str) -> set[str]:
+        """Steps that ran since a moment, from the journal: a run that was killed has no status of them."""
+        last = {e["step"]: e["event"] for e in events(self.journal) if e["at"] >= since}
+        return {step for step, event in last.items() if event not in ("failed", "skipped")}
 
     def plan(self) -> Plan:
         """The run's plan, to read about it; one of another release too."""
@@ -202,6 +210,15 @@ class Project:
             finished = now()
         run.write("status.json", {"started": started, "finished": finished, "version": version, "steps": status})
         return outcomes
+
+    def summary(self, run: Run) -> Summary:
+        """What the run has shown so far; steps that have not run yet are left out."""
+        from understudy.summary import summarise
+
+        plan, status = run.plan(), run.read("status.json")
+        found = [self.store.find(s.name, s.fingerprint) for s in plan.steps if s.stage != "adopt"]
+        control, ran = run.read("bindings.json").get("control"), run.ran(str(status.get("started", "")))
+        return summarise(run.id, plan, [a for a in found if a], status=status, control=control, ran=ran)
 
     def publish(self, release: Release, run: Run | None = None) -> int | None:
         """Register a release whose verdict passed; idempotent on its content digest. Returns the version."""

@@ -14,12 +14,11 @@ from pydantic import BaseModel
 
 from understudy.config import ReportStep
 from understudy.core.artifact import Artifact
-from understudy.core.journal import events
+from understudy.core.plan import Plan
 from understudy.core.records import Example, read_jsonl
 
 if TYPE_CHECKING:
     from understudy.evals.report import ReportData
-    from understudy.project import Project, Run
 
 
 class IntervalRow(BaseModel):
@@ -132,22 +131,20 @@ def verdict_of(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     return {}
 
 
-def summarise(project: Project, run: Run) -> Summary:
-    """The run's summary from its plan, store and status; steps that have not run yet are left out."""
-    plan = run.plan()
-    found = [project.store.find(s.name, s.fingerprint) for s in plan.steps if s.stage != "adopt"]
-    artifacts = [a for a in found if a]
-    status = run.read("status.json")
+def summarise(
+    run: str, plan: Plan, artifacts: Sequence[Artifact], *, status: dict[str, Any], control: str | None, ran: set[str]
+) -> Summary:
+    """The summary of one run from the artifacts that it has so far; `ran` names the steps of the last invocation."""
     verdict = verdict_of(artifacts)
     reports = [a.path / "report.html" for a in artifacts if a.kind == "Report"]
     reported = [s for s in plan.steps if s.stage == "report"]
     return Summary(
         project=plan.name,
-        run=run.id,
+        run=run,
         finished=status.get("finished"),
-        control=run.read("bindings.json").get("control"),
+        control=control,
         simulated=reported[0].config["simulated"] if reported else [],
-        stages=stage_rows(artifacts, _ran(run, status.get("started", ""))),
+        stages=stage_rows(artifacts, ran),
         rounds=round_rows(artifacts),
         held=verdict.get("held", {}),
         differences=verdict.get("differences", {}),
@@ -155,12 +152,6 @@ def summarise(project: Project, run: Run) -> Summary:
         version=status.get("version"),
         report=str(reports[0].resolve()) if reports else None,
     )
-
-
-def _ran(run: Run, since: str) -> set[str]:
-    """Steps that ran in the run since a moment, from its journal: a run that was killed has no status of them."""
-    last = {e["step"]: e["event"] for e in events(run.journal) if e["at"] >= since}
-    return {step for step, event in last.items() if event not in ("failed", "skipped")}
 
 
 def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[Example]) -> ReportData:
