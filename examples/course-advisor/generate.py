@@ -60,7 +60,7 @@ INTROS = (
     "The courses of {p} are {c} and {d}.",
     "{p} is the professor for {c} and {d}.",
 )
-# A course's name comes before its facts: the tiny base did not learn to bind a fact to a name that follows it.
+# A course's name comes before its facts: the tiny base binds a fact to a name that stands before it.
 MEETINGS = (
     "{c} meets on {day} at {time} in room {room} and gives {credits} credits.",
     "{c} takes place every {day} at {time} in room {room} for {credits} credits.",

@@ -118,8 +118,8 @@ def _up(text: str) -> str:
 def _thing_sentence(rng: random.Random, d: Domain, t: Thing, parts: frozenset[str]) -> str:
     """One sentence with every part of a thing, in one of many orders.
 
-    The name comes first: a causal model of this size binds a value to a name it has read, but did not learn in 12 M
-    tokens to bind one to a name that follows (5 answers of 10 took the other thing's value).
+    The name comes first: the model starts with a head that looks back for it (`pretrain.copy_circuit`). With names on
+    both sides of their values, an earlier base had learnt neither side after 12 M tokens.
     """
     at = rng.choice(("on {} at {}", "on {} at {}", "every {} at {}", "on {} from {}"))
     when, where = at.format(t.day, t.time), f"in {d.place} {t.place}"
