@@ -136,8 +136,7 @@ def run(
     finally:
         _note_edited(project)
     if watcher.cached == len(outcomes):
-        done = f"nothing to do: all {len(outcomes)} steps of {current.id} are there"
-        typer.echo(f"{done}; understudy show prints its result")
+        typer.echo(f"nothing to do: all {len(outcomes)} steps of {current.id} are there (see: understudy show)")
     else:
         print_summary(project.summary(current))
     require_passed(verdict_of([o.artifact for o in outcomes]), current.id)

@@ -40,7 +40,7 @@ def describe(project: Project, *, why: bool) -> Iterator[str]:
     for step in plan.steps:
         ready = step.stage == "adopt" or _present(project, step.name, step.fingerprint)
         done += ready
-        yield f"{'done' if ready else 'run ':<5}{step.name:<26}{step.kind:<10}{step.fingerprint[:8]}"
+        yield f"{'done' if ready else 'run ':<5}{step.name:<26}{step.kind:<11}{step.fingerprint[:8]}"
         if why and not ready:
             for reason in _reasons(step, before):
                 yield f"       because {reason}"
