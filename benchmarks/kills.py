@@ -98,6 +98,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Strike a run in every step, then compare digests.")
     parser.add_argument("--seed", type=int, default=0)
     rng = random.Random(parser.parse_args().seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell would have its children ignore it
     with tempfile.TemporaryDirectory() as folder:
         whole, hurt = make_project(Path(folder) / "whole", SMALL), make_project(Path(folder) / "hurt", SMALL)
         understudy("run", "--quiet", "-C", str(whole))

@@ -20,7 +20,6 @@ from understudy.data.sql import check_query
 from understudy.errors import ConfigError, DataError, RemoteError, UnderstudyError
 from understudy.models.base_files import folder_digest, take_in
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
 QA = {"question": "q", "response": "a"}
 
 
@@ -462,25 +461,3 @@ def test_sqlite_is_opened_read_only(shop: Path) -> None:
         pytest.raises(Exception, match="readonly"),
     ):
         connection.exec_driver_sql("DELETE FROM t")
-
-
-# --- real data
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the folder ../shared/data with public data is not there")
-@pytest.mark.parametrize(
-    ("name", "fields", "form", "rows"),
-    [
-        ("gsm8k-train.jsonl", {"question": "question", "response": "answer"}, "auto", 7473),
-        ("xquad-en.json", {}, "squad", 1190),
-        ("rucola-dev.csv", {"id": "id", "text": "sentence"}, "auto", 983),
-        ("llamaduo-synth-classification-gpt4o.jsonl", {"messages": "messages"}, "auto", 339),
-    ],
-)
-def test_real_data_goes_through(tmp_path: Path, name: str, fields: dict[str, str], form: Any, rows: int) -> None:
-    ledger, got, _ = gather(tmp_path, source(str(REAL / name), fields=fields, format=form))
-    assert ledger.rows_in == ledger.rows_out == rows
-    if form == "squad":
-        assert len({r["meta"]["group"] for r in got}) == 48 and all(r["meta"]["answers"] for r in got)
-    gsm = {"Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of babysitting."}
-    assert name[:3] != "gsm" or any(r["messages"][0]["content"].startswith(tuple(gsm)) for r in got)
