@@ -24,7 +24,7 @@ SHOWN: list[tuple[str, list[list[str]]]] = [
     ("schema", [["schema", "show"]]),
     ("plan", [["plan", "-C", "demo"], ["plan", "--values", "-C", "demo"]]),
     ("run", [["run", "-C", "demo"]]),
-    ("step", [["step", "collect", "--plan", "demo/runs/run-0001/plan.json", "-C", "demo"]]),
+    ("step", [["step", "collect", "--plan", "runs/run-0001/plan.json", "-C", "demo"]]),
     ("runs", [["runs", "-C", "demo"]]),
     ("show", [["show", "-C", "demo"]]),
     ("explain", [["explain", "train-2", "-C", "demo"]]),
@@ -36,9 +36,12 @@ NOTES = {
     "run": "A run with something to do prints one line per finished step (with a progress bar in a terminal), then the "
     "same summary as `show`. Exit codes: 0 passed, 7 the gate said no, 2 configuration, 3 data, 4 remote, 5 resources, "
     "6 integrity, 75 busy, 130 interrupted.",
-    "step": "What an orchestrator calls. `understudy plan --bind` writes the plan and prints its path.",
+    "step": "What an orchestrator calls. `understudy plan --bind` writes the plan and prints its path; a relative "
+    "path counts from the project.",
     "serve": "OpenAI chat completions on `http://127.0.0.1:8080/v1`, streaming and not; any OpenAI client works with "
-    "`model` set to `understudy`. The reply's `model` and the header `x-understudy-served-by` name the version.",
+    "`model` set to `understudy` and any key. Ask as the model was trained: for pairs with a context, the context, an "
+    "empty line, `Question: ` and the question. The reply's `model` and the header "
+    "`x-understudy-served-by` name the version.",
     "simulate": "A scripted service LLM for other programs; `run` starts its own where the configuration says "
     "`provider: simulated`. See [simulated-service.md](simulated-service.md).",
 }

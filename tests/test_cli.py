@@ -51,6 +51,7 @@ def test_directory_may_stand_before_or_after_the_command(project: Path) -> None:
         (["frobnicate"], "USAGE", 2),
         (["run", "--nonsense"], "USAGE", 2),
         (["schema", "nonsense"], "USAGE", 2),
+        (["serve", "--port", "99999"], "USAGE", 2),
     ],
 )
 def test_wrong_calls_get_one_line(tmp_path: Path, args: list[str], code: str, status: int) -> None:

@@ -240,7 +240,7 @@ def test_missing_plan_file(tmp_path: Path) -> None:
 def test_why_names_the_field_and_the_input() -> None:
     before = {row["name"]: row for row in two_steps().to_json()["steps"]}
     now = two_steps(["a", "c"])
-    assert why(now.steps[0], before["toy_collect"]) == ['config words: ["a", "b"] > ["a", "c"]']
+    assert why(now.steps[0], before["toy_collect"]) == ['config words.1: "b" > "c"']
     assert why(now.steps[1], before["toy_upper"]) == ["an input changed"]
     assert why(two_steps().steps[0], before["toy_collect"]) == []
     assert why(now.steps[0], None) == ["never ran"]

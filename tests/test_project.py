@@ -190,6 +190,18 @@ def test_release_is_registered_once_and_kept_by_new_runs(project: Path) -> None:
     assert shown(project)["version"] == 1
 
 
+def test_a_model_is_not_asked_to_beat_itself_when_only_the_bar_moved(project: Path) -> None:
+    config = project / "understudy.yaml"
+    before = config.read_text()
+    try:
+        config.write_text(before.replace("bar: null", "bar: 1.0"))
+        assert "answer-held-champion" not in understudy("plan", "-C", str(project)).stdout
+        config.write_text(before.replace("max_steps: 30", "max_steps: 31"))
+        assert "answer-held-champion" in understudy("plan", "-C", str(project)).stdout
+    finally:
+        config.write_text(before)
+
+
 def test_serve_answers_as_the_champion_did_with_no_simulator_there(project: Path) -> None:
     from openai import OpenAI
 

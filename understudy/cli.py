@@ -65,13 +65,15 @@ def _ignore(file: Path) -> None:
 
 @app.command()
 def check(allow_secrets: AllowSecrets = False) -> None:
-    """Read understudy.yaml, look for its files and variables, and say what would run."""
+    """Read understudy.yaml and look for its files, variables and packages; nothing runs."""
     from understudy.preflight import warnings
 
     project = _project(allow_secrets)
     for line in warnings(project):
         typer.echo(f"warning: {line}", err=True)
-    typer.echo(f"ok: {project.config.name}, {len(project.config.sources)} sources")
+    cfg = project.config
+    counted = f"{len(cfg.sources)} source" + ("s" if len(cfg.sources) > 1 else "")
+    typer.echo(f"ok: {cfg.name}, {counted}, {'a' if cfg.coverage else 'no'} coverage set")
 
 
 @app.command()
@@ -115,7 +117,12 @@ def plan(
 @app.command()
 def run(
     new: Annotated[bool, typer.Option("--new", help="Bind afresh: a new run even if nothing changed.")] = False,
-    control: Annotated[str | None, typer.Option(help="Run a negative control; its gate must fail.")] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            help="Run a negative control, such as shuffled_answers; its gate must fail. A wrong name lists all."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     allow_secrets: AllowSecrets = False,
 ) -> None:
@@ -250,7 +257,7 @@ def gc(
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address; the configured one when left out.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = None,
     allow_secrets: AllowSecrets = False,
 ) -> None:
     """Answer OpenAI chat completions from the champion."""
@@ -276,7 +283,7 @@ def serve(
 def simulate(
     knowledge: Annotated[Path | None, typer.Option(help="JSONL of examples that it answers chats from.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8011,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8011,
 ) -> None:
     """Run the simulated service LLM: teacher, judge and chat over the OpenAI protocol."""
     from understudy.models.simulated import run_forever
@@ -352,7 +359,8 @@ def main() -> None:
     except UnderstudyError as e:
         code = _fail(e, as_json)
     except _Signalled as e:
-        sys.stderr.write("interrupted; finished steps are kept, run again to go on\n")
+        serving = {"serve", "simulate"} & set(args)
+        sys.stderr.write("stopped\n" if serving else "interrupted; finished steps are kept, run again to go on\n")
         code = 128 + e.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

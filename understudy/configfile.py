@@ -387,9 +387,11 @@ sources:  # the texts of the job; one entry per source
     fields: {text: text}  # the column with a document's text
     licence: null  # licence of these rows, for the model card
 
-coverage:  # pairs of prompt and answer that you are happy with
+coverage:  # pairs that you are happy with: 140 or more (60 for the teacher, 60 to steer rounds, the rest held)
   path: data/coverage.jsonl  # never one of the sources
-  fields: {context: context, question: question, response: response, facts: facts}  # or prompt, without context
+  # A passage, a question about it, its answer, the facts that a right answer names (a list of texts), and the
+  # kind of request, by which rounds aim. Without passages: {prompt: ..., response: ..., category: ...}
+  fields: {context: context, question: question, response: response, facts: facts, category: category}  # columns
 
 teacher:  # service LLM that writes training examples from the coverage pairs
   provider: simulated  # on this machine; openai wants model, base_url and api_key: ${env:NAME}

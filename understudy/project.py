@@ -24,7 +24,7 @@ from understudy.core.lease import hold
 from understudy.core.plan import Plan
 from understudy.core.records import digest
 from understudy.core.runner import Outcome, Runner, Watcher
-from understudy.core.stage import without_execution
+from understudy.core.stage import Step, without_execution
 from understudy.errors import ConfigError, GateError, IntegrityError
 from understudy.pipelines import Bound, lifecycle
 
@@ -162,11 +162,15 @@ class Project:
             raise IntegrityError(
                 "CHAMPION_GONE", champion.path, "the champion's release is not in the store", "restore it, or roll back"
             )
-        fingerprint = read_sealed(manifest)["fingerprint"]
-        before = replace(bound, champion=self._bound_by(fingerprint))
-        if lifecycle(self.config, before, control).step("register").fingerprint == fingerprint:
+        sealed = read_sealed(manifest)
+        before = replace(bound, champion=self._bound_by(sealed["fingerprint"]))
+        # The champion of this very plan, or of one with another bar, is the candidate: no model beats itself.
+        checkpoint = lifecycle(self.config, before, control).step("register").inputs["checkpoint"]
+        assert isinstance(checkpoint, Step)
+        if checkpoint.fingerprint in {entry["fingerprint"] for entry in sealed["inputs"].values()}:
             return before
-        return replace(bound, champion={"version": champion.version, "address": address, "fingerprint": fingerprint})
+        release = {"version": champion.version, "address": address, "fingerprint": sealed["fingerprint"]}
+        return replace(bound, champion=release)
 
     def _bound_by(self, release: str) -> dict[str, Any] | None:
         """The champion that the run which made `release` was bound to."""

@@ -6,6 +6,7 @@ Everything goes to stderr except the summary itself; without a terminal, one pla
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -89,6 +90,9 @@ def _head(summary: Summary) -> list[str]:
         lines.append(f"NEGATIVE CONTROL {summary.control}: the gate must fail; nothing is registered")
     if summary.simulated:
         lines.append(f"simulated: {', '.join(summary.simulated)} (their numbers are no real model's)")
+    for before, now in pairwise(r for r in summary.rounds if r.arm == "targeted" and not r.skipped):
+        if now.rows == before.rows:
+            lines.append(f"note: round {now.round} brought no new rows; give more documents, or fewer loop.rounds")
     total = sum(s.seconds for s in summary.stages)
     ran = sum(not s.cached for s in summary.stages)
     lines.append(f"{len(summary.stages)} steps, {total:.1f} s of work, {ran} ran in the last invocation")

@@ -258,6 +258,8 @@ def _differences(old: Any, new: Any, at: str = "") -> list[str]:
         for key in sorted(old.keys() | new.keys()):
             lines += _differences(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
         return lines
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [line for i, pair in enumerate(zip(old, new, strict=True)) for line in _differences(*pair, f"{at}.{i}")]
     return [] if old == new else [f"{at}: {_short(old, at)} > {_short(new, at)}"]
 
 

@@ -122,7 +122,8 @@ def _unjudged(metric: str, theirs: Values) -> dict[str, float]:
 
 
 def _too_few(items: int) -> dict[str, Any]:
-    return _rule("enough items", False, f"{items} held items; fewer than {MIN_ITEMS} decide nothing", {}, None)
+    more = "give more rows, or keep fewer of them from held (split.test, split.seed_pairs, split.dev_pairs)"
+    return _rule("enough items", False, f"{items} held items; fewer than {MIN_ITEMS} decide nothing; {more}", {}, None)
 
 
 def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float]) -> dict[str, Any]:
