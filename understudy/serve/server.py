@@ -78,7 +78,8 @@ def verify(release_dir: Path) -> dict[str, Any]:
     """The release's `release.json`, after proving every file it lists; a difference refuses to serve."""
     path = release_dir / "release.json"
     if not path.is_file():
-        raise IntegrityError("RELEASE_MISSING", release_dir.name, "holds no release.json", "understudy run makes it again")
+        fix = "understudy run makes it again"
+        raise IntegrityError("RELEASE_MISSING", release_dir.name, "holds no release.json", fix)
     release: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     files: dict[str, str] = release["files"]
     found = {p.relative_to(release_dir).as_posix() for p in (release_dir / "model").rglob("*") if p.is_file()}
