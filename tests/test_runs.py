@@ -9,7 +9,7 @@ import pytest
 from test_core import Silent
 from thread import TINY, make_tiny
 
-from understudy import cli
+from understudy.cli import project as cli
 from understudy.core.artifact import Dataset, Release, Report, Store
 from understudy.core.journal import now
 from understudy.core.lease import hold
@@ -51,7 +51,7 @@ def test_an_edit_during_a_run_that_fails_is_noted(
     project = Project(root)
     used = project.loaded.digest[:8]
     (root / "understudy.yaml").unlink()
-    monkeypatch.setattr(cli, "_project", lambda allow_secrets: project)
+    monkeypatch.setattr(cli, "open_project", lambda allow_secrets: project)
     with hold(root / "runs" / ".lock", what="test"), pytest.raises(BusyError):
         cli.run()
     assert f"this run used {used}" in capsys.readouterr().err

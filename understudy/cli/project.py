@@ -1,39 +1,15 @@
-"""The command line: parse, call, print. No decisions are made here."""
+"""Commands on a project: make, check, plan, run, look, tidy."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from understudy.errors import ConfigError, ResourceError, UnderstudyError
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Prepare a small model that you own to do the job of a large one that you rent."
-    "  Every command takes -C DIR, before or after its name, to work in another folder.",
-)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-AllowSecrets = Annotated[
-    bool,
-    typer.Option("--allow-secrets", help="Accept literal secrets in understudy.yaml; runs keep copies of them."),
-]
-RunId = Annotated[str | None, typer.Argument(help="A run's id; the last one when left out.")]
-
-
-def _project(allow_secrets: bool = False) -> Any:
-    from understudy.project import Project
-
-    return Project(Path.cwd(), allow_secrets=allow_secrets)
+from understudy.cli.app import AllowSecrets, Json, RunId, app, open_project
+from understudy.errors import ConfigError
 
 
 @app.command()
@@ -68,7 +44,7 @@ def check(allow_secrets: AllowSecrets = False) -> None:
     """Read understudy.yaml and look for its files, variables and packages; nothing runs."""
     from understudy.preflight import warnings
 
-    project = _project(allow_secrets)
+    project = open_project(allow_secrets)
     for line in warnings(project):
         typer.echo(f"warning: {line}", err=True)
     cfg = project.config
@@ -104,7 +80,7 @@ def plan(
     """Show what `run` would do, and what is done already."""
     from understudy.planning import describe, settings
 
-    project = _project(allow_secrets)
+    project = open_project(allow_secrets)
     if bind:
         with project.locked():
             run, _, _ = project.open_run(new=True, control=None)
@@ -132,7 +108,7 @@ def run(
     from understudy.summary import verdict_of
     from understudy.terminal import RunWatcher, print_summary
 
-    project = _project(allow_secrets)
+    project = open_project(allow_secrets)
     refuse(project)
     try:
         with project.locked():
@@ -180,7 +156,7 @@ def step(
     from understudy.core.runner import Runner
     from understudy.terminal import RunWatcher
 
-    project = _project()
+    project = open_project()
     loaded = Plan.load(plan_file)
     wanted = loaded.step(name)
     with RunWatcher() as watcher:
@@ -199,7 +175,7 @@ def step(
 def runs(as_json: Json = False) -> None:
     """List the runs of this project."""
     rows = []
-    for r in _project().runs():
+    for r in open_project().runs():
         status, bound = r.read("status.json"), r.read("bindings.json")
         rows.append(
             {
@@ -224,7 +200,7 @@ def show(run_id: RunId = None, as_json: Json = False) -> None:
     """Print a run's results: rounds on dev, held comparison with intervals, verdict, report."""
     from understudy.terminal import print_summary
 
-    project = _project()
+    project = open_project()
     summary = project.summary(project.run(run_id))
     if as_json:
         typer.echo(summary.model_dump_json(indent=1))
@@ -237,7 +213,7 @@ def explain(name: Annotated[str, typer.Argument(help="A step of the last run.")]
     """Say what a step is, what it was given, what it made and where that lies."""
     from understudy.planning import explain_step
 
-    for line in explain_step(_project(), name):
+    for line in explain_step(open_project(), name):
         typer.echo(line)
 
 
@@ -248,153 +224,7 @@ def gc(
     """Remove artifacts that no kept run and no registered version needs."""
     from understudy.planning import collect_garbage
 
-    project = _project()
+    project = open_project()
     with project.locked():
         for line in collect_garbage(project, delete=delete):
             typer.echo(line)
-
-
-@app.command()
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address; the configured one when left out.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = None,
-    allow_secrets: AllowSecrets = False,
-) -> None:
-    """Answer OpenAI chat completions from the champion."""
-    from understudy.registry import Registry
-    from understudy.serve.server import serve as start
-
-    project = _project(allow_secrets)
-    cfg = project.config
-    champion = Registry(project.root, cfg.register_.name).champion()
-    if champion is None:
-        raise ConfigError("NO_CHAMPION", cfg.register_.name, "no version is registered", "understudy run")
-    start(
-        project.root / champion.path,
-        host or cfg.serve.host,
-        cfg.serve.port if port is None else port,
-        served_by=f"understudy v{champion.version}",
-        max_body_bytes=cfg.serve.max_body_bytes,
-        announce=lambda line: typer.echo(line, err=True),
-    )
-
-
-@app.command()
-def simulate(
-    knowledge: Annotated[Path | None, typer.Option(help="JSONL of examples that it answers chats from.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8011,
-) -> None:
-    """Run the simulated service LLM: teacher, judge and chat over the OpenAI protocol."""
-    from understudy.models.simulated import run_forever
-
-    run_forever(knowledge, host, port, on_ready=lambda url: typer.echo(f"simulated service LLM at {url}", err=True))
-
-
-def _take_directory(args: list[str]) -> list[str]:
-    """Pull `-C DIR` out of the arguments, wherever it stands, and go there."""
-    rest: list[str] = []
-    directory: str | None = None
-    pending = iter(args)
-    for arg in pending:
-        if arg == "-C":
-            directory = next(pending, None)
-            if directory is None:
-                raise ConfigError("USAGE", "-C", "needs a folder")
-        elif arg.startswith("-C") and not arg.startswith("--"):
-            directory = arg[2:].removeprefix("=")
-        elif arg == "--":
-            rest += [arg, *pending]
-        else:
-            rest.append(arg)
-    if directory is not None:
-        try:
-            os.chdir(directory)
-        except OSError as e:
-            raise ConfigError("DIRECTORY", directory, e.strerror or str(e), "give an existing folder") from None
-    return rest
-
-
-class _Signalled(BaseException):
-    """A signal asked for an orderly stop. No KeyboardInterrupt: the parser would turn that into exit code 130."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def _listen() -> None:
-    """SIGTERM and SIGHUP stop as orderly as Ctrl-C does; a second signal stops at once.
-
-    A signal that was ignored stays so: under nohup a logout stops nothing.
-    """
-    stops = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    heard = [s for s in stops if signal.getsignal(s) is not signal.SIG_IGN]
-
-    def handle(number: int, frame: object) -> None:
-        for s in heard:
-            signal.signal(s, signal.SIG_DFL)
-        raise _Signalled(number)
-
-    for s in heard:
-        signal.signal(s, handle)
-
-
-def _fail(e: UnderstudyError, as_json: bool) -> int:
-    text = json.dumps(e.to_dict(), ensure_ascii=True) if as_json else e.line()
-    encoding = sys.stderr.encoding or "ascii"
-    sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    return e.exit_code
-
-
-def main() -> None:
-    """Entry point: one line and an exit code for every situation of the user's, never a traceback."""
-    _listen()
-    # transformers deprecates its own names: nothing a user could mend.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
-    args = sys.argv[1:]
-    as_json = "--json" in args
-    try:
-        code = app(_take_directory(args) or ["--help"], prog_name="understudy", standalone_mode=False)
-        sys.stdout.flush()
-    except UnderstudyError as e:
-        code = _fail(e, as_json)
-    except _Signalled as e:
-        serving = {"serve", "simulate"} & set(args)
-        sys.stderr.write("stopped\n" if serving else "interrupted; finished steps are kept, run again to go on\n")
-        code = 128 + e.number
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    except OSError as e:
-        code = _fail(_machine_error(e), as_json)
-    except MemoryError:
-        code = _fail(ResourceError("OUT_OF_MEMORY", "run", "memory ran out", "use a smaller size or batch"), as_json)
-    except Exception as e:
-        if not _is_usage_error(e):
-            raise
-        code = _fail(ConfigError("USAGE", "understudy", _message(e), "understudy --help"), as_json)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _machine_error(e: OSError) -> UnderstudyError:
-    import errno
-
-    where = e.filename or "file"
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError("DISK_FULL", where, "no space left", "free some; understudy gc shows what can go")
-    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ResourceError("FS_UNSUITABLE", where, e.strerror or "denied", "give understudy a writable folder")
-    return ResourceError("OS_ERROR", where, e.strerror or str(e), "")
-
-
-def _is_usage_error(e: Exception) -> bool:
-    return hasattr(e, "format_message") and hasattr(e, "exit_code")
-
-
-def _message(e: Exception) -> str:
-    text: str = e.format_message()  # type: ignore[attr-defined]
-    return text
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,29 @@
+"""The application that every command joins, and the options that several share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Prepare a small model that you own to do the job of a large one that you rent."
+    "  Every command takes -C DIR, before or after its name, to work in another folder.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+AllowSecrets = Annotated[
+    bool,
+    typer.Option("--allow-secrets", help="Accept literal secrets in understudy.yaml; runs keep copies of them."),
+]
+RunId = Annotated[str | None, typer.Argument(help="A run's id; the last one when left out.")]
+
+
+def open_project(allow_secrets: bool = False) -> Any:
+    from understudy.project import Project
+
+    return Project(Path.cwd(), allow_secrets=allow_secrets)

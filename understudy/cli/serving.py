@@ -1,0 +1,48 @@
+"""Commands that listen: the endpoint, and the simulated service LLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from understudy.cli.app import AllowSecrets, app, open_project
+from understudy.errors import ConfigError
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address; the configured one when left out.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = None,
+    allow_secrets: AllowSecrets = False,
+) -> None:
+    """Answer OpenAI chat completions from the champion."""
+    from understudy.registry import Registry
+    from understudy.serve.server import serve as start
+
+    project = open_project(allow_secrets)
+    cfg = project.config
+    champion = Registry(project.root, cfg.register_.name).champion()
+    if champion is None:
+        raise ConfigError("NO_CHAMPION", cfg.register_.name, "no version is registered", "understudy run")
+    start(
+        project.root / champion.path,
+        host or cfg.serve.host,
+        cfg.serve.port if port is None else port,
+        served_by=f"understudy v{champion.version}",
+        max_body_bytes=cfg.serve.max_body_bytes,
+        announce=lambda line: typer.echo(line, err=True),
+    )
+
+
+@app.command()
+def simulate(
+    knowledge: Annotated[Path | None, typer.Option(help="JSONL of examples that it answers chats from.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8011,
+) -> None:
+    """Run the simulated service LLM: teacher, judge and chat over the OpenAI protocol."""
+    from understudy.models.simulated import run_forever
+
+    run_forever(knowledge, host, port, on_ready=lambda url: typer.echo(f"simulated service LLM at {url}", err=True))

@@ -1,0 +1,66 @@
+"""Every setting of `understudy.yaml`, as pydantic models; the docstring under a field is its help.
+
+Strict: unknown keys, wrong types and out-of-range values are refused. `configfile` reads the file and reports the
+line; SIZES holds what `size:` derives. The models under a stage's key are that stage's config, hence its identity,
+but for the fields marked EXECUTION.
+"""
+
+from understudy.config.data import CleanConfig, CollectConfig, DedupeConfig, FieldMap, SourceConfig, SplitConfig
+from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, ScoreConfig
+from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
+from understudy.config.operation import RegisterConfig, ServeConfig
+from understudy.config.project import SIZES, Config
+from understudy.config.steps import (
+    CONTROLS,
+    AnswerStep,
+    AskStep,
+    ControlStep,
+    GateStep,
+    RegisterStep,
+    ReportStep,
+    ScoreStep,
+    SelectStep,
+    SynthesizeStep,
+)
+from understudy.config.values import EXECUTION, OWN_FOLDERS, VERSION, Count, Grade, Name, Positive, Rate, Strict
+
+__all__ = [
+    "AnswerConfig",
+    "AnswerStep",
+    "AskStep",
+    "BaseConfig",
+    "CONTROLS",
+    "CleanConfig",
+    "CollectConfig",
+    "Config",
+    "ControlStep",
+    "Count",
+    "DedupeConfig",
+    "EXECUTION",
+    "FieldMap",
+    "GateConfig",
+    "GateStep",
+    "Grade",
+    "LoopConfig",
+    "Name",
+    "OWN_FOLDERS",
+    "PackConfig",
+    "Positive",
+    "Rate",
+    "RegisterConfig",
+    "RegisterStep",
+    "ReportStep",
+    "SIZES",
+    "ScoreConfig",
+    "ScoreStep",
+    "SelectStep",
+    "ServeConfig",
+    "ServiceConfig",
+    "SourceConfig",
+    "SplitConfig",
+    "Strict",
+    "SynthesizeConfig",
+    "SynthesizeStep",
+    "TrainConfig",
+    "VERSION",
+]

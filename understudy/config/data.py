@@ -1,0 +1,124 @@
+"""Where rows come from and what is done to them before any model sees them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from understudy.config.values import Count, Positive, Rate, Strict
+
+
+class FieldMap(Strict):
+    """Which column of the source holds what. Give `text`, or `messages`, or a prompt and a response."""
+
+    id: str | None = None
+    """Column with the row's own id; without it the id is a digest of the content."""
+    text: str | None = None
+    """Column with a document's text."""
+    messages: str | None = None
+    """Column with a chat: a list of {role, content}."""
+    prompt: str | None = None
+    """Column with the user's whole prompt."""
+    response: str | None = None
+    """Column with the answer to `prompt` or `question`."""
+    context: str | None = None
+    """Column with the passage that holds the answer."""
+    question: str | None = None
+    """Column with the question about `context`."""
+    facts: str | None = None
+    """Column with the facts that a right answer must name: a list of strings (coverage pairs)."""
+    category: str | None = None
+    """Column with the kind of request; quota is aimed by category."""
+    group: str | None = None
+    """Column with the group that must not straddle splits (a professor, a customer, a document)."""
+
+
+class SourceConfig(Strict):
+    """One source of rows."""
+
+    kind: Literal["files", "sql"] = "files"
+    """`files` reads path; `sql` runs a query through SQLAlchemy."""
+    path: str | None = None
+    """File or glob, relative to the project."""
+    format: Literal["auto", "jsonl", "json", "csv", "squad"] = "auto"
+    """`auto` goes by the suffix; `squad` reads SQuAD-format JSON."""
+    url: str | None = None
+    """SQLAlchemy URL, e.g. `sqlite:///data/catalogue.db` (relative to the project) or `${env:DATABASE_URL}`."""
+    query: str | None = None
+    """SQL text of one SELECT."""
+    query_file: str | None = None
+    """File with the SQL, relative to the project."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    """Column separator of CSV files."""
+    fields: FieldMap = FieldMap()
+    """Which column holds what."""
+    text_template: str | None = None
+    """Python format string that makes a document's text from the row's columns, e.g. `{title}. {body}`."""
+    licence: str | None = None
+    """Licence of these rows; carried to the model card."""
+    max_bad_rows: Count = 100
+    """More quarantined rows than this stop the run with exit code 3."""
+    max_row_bytes: Positive = 8_000_000
+    """Longer rows are quarantined unread."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> SourceConfig:
+        if self.kind == "files" and not self.path:
+            raise PydanticCustomError("cfg_missing", "a source of kind files needs `path`")
+        if self.kind == "sql" and (not self.url or bool(self.query) == bool(self.query_file)):
+            raise PydanticCustomError(
+                "cfg_missing", "a source of kind sql needs `url` and one of `query` and `query_file`"
+            )
+        return self
+
+
+class CollectConfig(Strict):
+    """Reads the sources into records; bad rows are quarantined with a reason."""
+
+    sources: list[SourceConfig] = Field(default=[], max_length=100)
+    digests: dict[str, str] = {}
+    """Bound by the run: a digest per source, so that identity follows the content."""
+
+
+class CleanConfig(Strict):
+    """Text is normalised (NFC, control characters, line ends); rows outside the limits are dropped with a reason."""
+
+    min_chars: Count = 1
+    """Shorter texts are dropped."""
+    max_chars: Positive = 200_000
+    """Longer texts are dropped."""
+    strip_markup: bool = True
+    """Remove HTML tags and entities."""
+
+
+class DedupeConfig(Strict):
+    """Exact duplicates are dropped."""
+
+    normalise: bool = True
+    """Compare after case folding and white-space folding."""
+
+
+class SplitConfig(Strict):
+    """How documents and coverage pairs are divided. A group never straddles splits."""
+
+    validation: Rate = 0.1
+    """Share of the examples that do not train; their loss is logged after each epoch of training."""
+    test: Rate = 0.1
+    """Share of the documents scored once, at the end."""
+    seed_pairs: Count = 60
+    """Coverage pairs shown to the teacher."""
+    dev_pairs: Count = 60
+    """Coverage pairs that steer rounds; all others are held."""
+    seed: Count = 0
+    """Seed of the division."""
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitConfig:
+        if self.validation + self.test >= 1.0:
+            total = f"{self.validation + self.test:g}"
+            raise PydanticCustomError(
+                "cfg_range", "validation + test is {total}, wanted a sum under 1", {"total": total}
+            )
+        return self

@@ -1,0 +1,103 @@
+"""The service LLMs, the base, and how it is fine-tuned."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from understudy.config.values import EXECUTION, Count, Positive, Rate, Strict
+
+
+class ServiceConfig(Strict):
+    """A language model behind the OpenAI protocol."""
+
+    provider: Literal["simulated", "openai"] = "simulated"
+    """`simulated` starts the scripted service on this machine; `openai` is any OpenAI-compatible endpoint."""
+    model: str = "simulated-1"
+    """Model id sent with each request."""
+    base_url: str | None = None
+    """Endpoint, e.g. `https://api.example.com/v1`; for `simulated`, an already running one."""
+    api_key: str | None = None
+    """Only by reference: `${env:NAME}`."""
+    concurrency: Annotated[int, Field(ge=1, le=256, json_schema_extra=EXECUTION)] = 8
+    """Requests in flight at once."""
+    timeout_s: Annotated[float, Field(gt=0, le=3600, json_schema_extra=EXECUTION)] = 60.0
+    """Deadline of one request, retries included."""
+    max_attempts: Annotated[int, Field(ge=1, le=20, json_schema_extra=EXECUTION)] = 5
+    """Tries of one request."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 is greedy."""
+    max_tokens: Positive = 2048
+    """Longest reply, in tokens."""
+    wrong_rate: Rate = 0.0
+    """Simulated service only: share of synthetic answers that state another fact of the same document (a negative
+    control)."""
+    terms_url: str | None = None
+    """Where the provider says whether its output may train a model; copied into the model card."""
+
+
+class SynthesizeConfig(Strict):
+    """How many examples the teacher writes, and how."""
+
+    rows: Positive = 240
+    """Rows asked for in each round."""
+    rows_per_call: Annotated[int, Field(ge=1, le=50)] = 4
+    """Rows asked for in each request."""
+    seeds_per_call: Annotated[int, Field(ge=1, le=20)] = 4
+    """Seed pairs shown in each request."""
+    targeted: bool = True
+    """From round 2 on, aim the quota at the categories that failed on dev."""
+    min_yield: Rate = 0.3
+    """Stop when fewer than this share of the first asked rows survive the filters."""
+    seed: Count = 0
+    """Seed of the order in which seeds and documents are shown."""
+
+
+class BaseConfig(Strict):
+    """The model that is fine-tuned."""
+
+    path: str = "tiny"
+    """`tiny` (the shipped fixture) or a folder with a transformers model, relative to the project."""
+    digest: str = ""
+    """Bound by the run: digest of the model's files."""
+
+
+class PackConfig(Strict):
+    """Examples are packed into rows of one length."""
+
+    seq_len_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 1024
+    """Length of a packed row, in tokens."""
+    max_truncated: Rate = 0.5
+    """A larger share of truncated rows stops the run."""
+
+
+class TrainConfig(Strict):
+    """Fine-tuning of the base."""
+
+    method: Literal["lora", "full"] = "lora"
+    """`lora` trains adapters; `full` trains every weight."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-3
+    """Peak learning rate."""
+    epochs: Annotated[float, Field(ge=0, le=1000)] = 4.0
+    """Passes over the packed rows."""
+    max_steps: Count | None = None
+    """Optimizer steps; overrides `epochs` (0 leaves the model untrained)."""
+    rows_per_step: Annotated[int, Field(ge=1, le=4096)] = 2
+    """Packed rows per optimizer step."""
+    warmup: Rate = 0.05
+    """Share of the steps with a rising learning rate; then cosine to a tenth."""
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Largest gradient norm; longer gradients are scaled down to it."""
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the LoRA adapters."""
+    lora_alpha: Annotated[float, Field(gt=0, le=10_000)] = 32.0
+    """LoRA scale: adapters are multiplied by lora_alpha / lora_rank."""
+    lora_dropout: Rate = 0.0
+    """Dropout before the LoRA adapters."""
+    save_every_steps: Annotated[Positive, Field(json_schema_extra=EXECUTION)] = 100
+    """A crash loses at most this many optimizer steps."""
+    seed: Count = 0
+    """Seed of initial adapters, order and dropout."""

@@ -1,0 +1,76 @@
+"""The whole file, and what its `size:` derives."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from understudy.config.data import CleanConfig, DedupeConfig, SourceConfig, SplitConfig
+from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, ScoreConfig
+from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
+from understudy.config.operation import RegisterConfig, ServeConfig
+from understudy.config.values import Name, Strict
+
+
+class Config(Strict):
+    """The whole `understudy.yaml`."""
+
+    version: Literal[1]
+    """Schema version of this file."""
+    name: Name
+    """Project and model name."""
+    size: Literal["toy", "small", "full"] = "toy"
+    """One dial that derives training, packing and synthesis sizes; any value below overrides it."""
+    sources: list[SourceConfig] = Field(min_length=1, max_length=100)
+    """Where the rows come from."""
+    coverage: SourceConfig | None = None
+    """The coverage set: (prompt, answer) pairs that you are happy with."""
+    clean: CleanConfig = CleanConfig()
+    dedupe: DedupeConfig = DedupeConfig()
+    split: SplitConfig = SplitConfig()
+    teacher: ServiceConfig | None = None
+    """Writes examples from the coverage seeds; without it, collected examples are the training data."""
+    judge: ServiceConfig | None = None
+    """Grades answers; without it only reference scorers run."""
+    service: ServiceConfig | None = None
+    """The rented model itself, answered and judged beside the candidate; its column in the report."""
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    base: BaseConfig = BaseConfig()
+    pack: PackConfig = PackConfig()
+    train: TrainConfig = TrainConfig()
+    answer: AnswerConfig = AnswerConfig()
+    score: ScoreConfig = ScoreConfig()
+    loop: LoopConfig = LoopConfig()
+    gate: GateConfig = GateConfig()
+    register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
+    serve: ServeConfig = ServeConfig()
+
+    @model_validator(mode="after")
+    def _teacher_needs_coverage(self) -> Config:
+        if self.teacher and not self.coverage:
+            raise PydanticCustomError(
+                "cfg_missing", "`teacher` needs a `coverage` set to write from", {"key": "teacher"}
+            )
+        if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
+            raise PydanticCustomError("cfg_missing", "`loop.rounds` above 1 needs a `teacher`", {"key": "loop rounds"})
+        return self
+
+
+SIZES: dict[str, dict[str, dict[str, object]]] = {
+    "toy": {},
+    "small": {
+        "pack": {"seq_len_tokens": 2048},
+        "train": {"learning_rate": 2e-4, "epochs": 3.0, "rows_per_step": 8},
+        "answer": {"max_new_tokens": 256, "batch_size": 16},
+        "synthesize": {"rows": 2000},
+    },
+    "full": {
+        "pack": {"seq_len_tokens": 4096},
+        "train": {"learning_rate": 1e-4, "epochs": 2.0, "rows_per_step": 16},
+        "answer": {"max_new_tokens": 512, "batch_size": 32},
+        "synthesize": {"rows": 10_000},
+    },
+}
+"""What `size:` derives, by stage; `toy` is the models' own defaults."""

@@ -1,0 +1,81 @@
+"""Settings of single steps: a section of the file plus what the plan knows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from understudy.config.evals import AnswerConfig, GateConfig, ScoreConfig
+from understudy.config.models import ServiceConfig, SynthesizeConfig
+from understudy.config.operation import RegisterConfig
+from understudy.config.values import Count, Grade, Positive, Rate, Strict
+
+CONTROLS = ("shuffled_answers", "blanked_contexts", "untrained_adapter", "wrong_teacher")
+"""Negative controls of `understudy run --control`; each must fail the gate."""
+
+
+class SynthesizeStep(SynthesizeConfig):
+    """Settings of one round's synthesis."""
+
+    teacher: ServiceConfig
+    round: Positive = 1
+    metric: str = "coverage"
+
+
+class AnswerStep(AnswerConfig):
+    """Settings of one model's answers to one prompt set."""
+
+    who: str
+    metric: str = "coverage"
+    """Metric by which the few-shot setting was chosen on dev."""
+
+
+class AskStep(AnswerConfig):
+    """Settings of the service LLM's own answers."""
+
+    service: ServiceConfig
+
+
+class ScoreStep(ScoreConfig):
+    """Settings of the scores of one model on one prompt set."""
+
+    who: str
+    round: Count = 0
+    judge: ServiceConfig | None = None
+    metric: str = "coverage"
+    target: Rate = 1.0
+
+
+class SelectStep(Strict):
+    """Settings of the choice among the rounds' models, on dev."""
+
+    metric: str = "coverage"
+
+
+class ControlStep(Strict):
+    control: Literal["shuffled_answers", "blanked_contexts"]
+
+
+class GateStep(GateConfig):
+    control: str | None = None
+
+
+class RegisterStep(RegisterConfig):
+    """What the model card says besides the numbers."""
+
+    control: str | None = None
+    teacher: ServiceConfig | None = None
+    judge: ServiceConfig | None = None
+    service: ServiceConfig | None = None
+    licences: list[str] = []
+    decoding: AnswerConfig = AnswerConfig()
+
+
+class ReportStep(Strict):
+    project: str
+    metric: str = "coverage"
+    similarity: Grade = 70
+    precision: Grade = 70
+    bar: Rate | None = None
+    simulated: list[str] = []
+    control: str | None = None
+    licences: list[str] = []
