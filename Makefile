@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench bench-real bench-controls bench-kills docs lock-stages clean
+.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-real bench-controls bench-kills docs lock-stages clean
 
 DEMO ?= demo
 DATA ?= ../shared/data
@@ -62,6 +62,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	fi; \
 	touch $@
 
+setup-services: $(VENV)/.installed-services  ## more packages into .venv, for test-services
+
+$(VENV)/.installed-services: $(VENV)/.installed
+	@set -euo pipefail; \
+	links=$${PIP_FIND_LINKS:-$$("$(PY)" -m pip config get global.find-links 2>/dev/null || true)}; \
+	echo "installing what test-services needs"; \
+	if [ -z "$${NO_UV:-}" ] && uv --version >/dev/null 2>&1; then \
+	  export UV_COMPILE_BYTECODE=1; if [ "$$links" ]; then export UV_FIND_LINKS=$${UV_FIND_LINKS:-$$(echo $$links | tr ' ' ',')}; fi; \
+	  uv pip install --quiet --python "$(PY)" --editable '.[local,dev,services]' --constraint constraints.txt; \
+	else "$(PY)" -m pip install -qq --editable '.[local,dev,services]' --constraint constraints.txt; fi; \
+	touch $@
+
 demo: setup  ## run the whole loop on the example in ./demo and print its result
 	@set -euo pipefail; \
 	if [ ! -e "$(DEMO)" ]; then \
@@ -70,10 +82,13 @@ demo: setup  ## run the whole loop on the example in ./demo and print its result
 	$(UNDERSTUDY) run -C "$(DEMO)"
 
 test: setup  ## the whole test suite
-	"$(PY)" -m pytest $(TEST_ARGS)
+	"$(PY)" -m pytest -m "not services" $(TEST_ARGS)
 
 test-fast: setup  ## the tests that take seconds
-	"$(PY)" -m pytest -m "not slow" -n 2 $(TEST_ARGS)
+	"$(PY)" -m pytest -m "not slow and not services" -n 2 $(TEST_ARGS)
+
+test-services: setup-services  ## the tests against real servers: S3, mail, databases, a browser
+	"$(PY)" -m pytest -m services $(TEST_ARGS)
 
 check: setup  ## lint, format, types, import contract
 	"$(PY)" -m ruff check .
