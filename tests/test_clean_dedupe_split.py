@@ -98,6 +98,26 @@ def deduped(tmp_path: Path, *records: Record, **options: Any) -> tuple[Ledger, l
     return ledger, [r.id for r in read_records(tmp_path / "rows.jsonl")], list(read_jsonl(tmp_path / "rejects.jsonl"))
 
 
+def test_answers_keep_letters_and_punctuation_only_and_prompts_stay(tmp_path: Path) -> None:
+    row = example("a", "Гороскоп на 21.11.2026 \U0001f52e", "День №1 — удача: 100 % \U0001f31f!\n  Ёлка, cafe\u0301…")
+    ledger, (kept, plain), _ = cleaned(tmp_path, row, Document("d", "5 слов, 3 = лишние"), characters="letters")
+    assert isinstance(kept, Example) and isinstance(plain, Document)
+    assert kept.messages[0]["content"] == "Гороскоп на 21.11.2026 \U0001f52e"
+    assert kept.answer == "День — удача: % !\n  Ёлка, caf\u00e9…" and plain.text == "слов, лишние"
+    assert ledger.notes["characters_removed"] == 2
+
+
+def test_long_answers_are_dropped_by_their_own_length(tmp_path: Path) -> None:
+    rows = [
+        example("short", "q" * 600, "a" * 299),
+        example("fits", "q" * 600, "b" * 500),
+        example("long", "q", "c" * 501),
+    ]
+    _, kept, rejects = cleaned(tmp_path, *rows, min_chars=300, max_answer_chars=500)
+    assert [r.id for r in kept] == ["fits"]
+    assert [r["reason"] for r in rejects] == ["TEXT_SHORT", "TEXT_LONG"]
+
+
 def test_the_first_of_equals_stays_and_the_reject_names_it(tmp_path: Path) -> None:
     rows = [Document("a", "One  TWO"), Document("b", "one two\n"), Document("c", "CAFE\u0301"), Document("d", "café")]
     ledger, kept, rejects = deduped(tmp_path, *rows)

@@ -89,8 +89,13 @@ class CleanConfig(Strict):
     """Shorter texts are dropped."""
     max_chars: Positive = 200_000
     """Longer texts are dropped."""
+    max_answer_chars: Positive | None = None
+    """Examples with a longer answer are dropped; `max_chars` bounds the whole chat."""
     strip_markup: bool = True
     """Remove HTML tags and entities."""
+    characters: Literal["any", "letters"] = "any"
+    """`letters` keeps letters, punctuation and white space of documents and answers, and removes all else (digits,
+    emoji, symbols); prompts stay as they are."""
 
 
 class DedupeConfig(Strict):

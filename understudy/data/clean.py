@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.config import CleanConfig
-from understudy.core.records import Document, Ledger, Record, from_json, read_jsonl, write_jsonl
+from understudy.core.records import Document, Example, Ledger, Record, from_json, read_jsonl, write_jsonl
 
 Notes = dict[str, int]
 
@@ -115,6 +115,12 @@ def clean_text(text: str, markup: bool, notes: Notes) -> str:
     return EMPTY_LINES.sub("\n\n", text).strip()
 
 
+def letters_only(text: str) -> str:
+    """`text` without what is neither letter, mark, punctuation nor white space (general categories L, M, P, Z)."""
+    kept = "".join(c for c in text if unicodedata.category(c)[0] in "LMPZ" or c in "\n\t")
+    return TAIL.sub("", INNER.sub(" ", kept)).strip()
+
+
 def clean(cfg: CleanConfig, rows: Path, out: Path) -> Ledger:
     """Normalise the records of `rows`; reasons TEXT_BLANK, TEXT_SHORT, TEXT_LONG and TEXT_SURROGATE."""
     ledger, rejects = Ledger(), list[dict[str, str]]()
@@ -148,7 +154,7 @@ def _clean_record(record: Record, cfg: CleanConfig, notes: Notes) -> bool:
     meta = record.meta
     if isinstance(record, Document):
         before = record.text
-        record.text = tidy(before)
+        record.text = _allowed(tidy(before), cfg, notes)
         changed = record.text != before
     else:
         turns = [turn["content"] for turn in record.messages]
@@ -159,6 +165,8 @@ def _clean_record(record: Record, cfg: CleanConfig, notes: Notes) -> bool:
         # Cleaned apart and put together again: white space at the seam must not make turn and meta differ.
         for i in composed_at:
             record.messages[i]["content"] = context_turn(tidy(meta["context"]), tidy(meta["question"]))
+        if record.answer is not None:
+            record.messages[-1]["content"] = _allowed(record.answer, cfg, notes)
         changed = turns != [turn["content"] for turn in record.messages]
     for key in ("context", "question"):
         if isinstance(meta.get(key), str):
@@ -169,6 +177,15 @@ def _clean_record(record: Record, cfg: CleanConfig, notes: Notes) -> bool:
     return changed
 
 
+def _allowed(text: str, cfg: CleanConfig, notes: Notes) -> str:
+    if cfg.characters == "any":
+        return text
+    bare = letters_only(text)
+    if bare != text:
+        notes["characters_removed"] = notes.get("characters_removed", 0) + 1
+    return bare
+
+
 def _check_length(record: Record, cfg: CleanConfig) -> None:
     texts = [record.text] if isinstance(record, Document) else [turn["content"] for turn in record.messages]
     for i, text in enumerate(texts):
@@ -176,5 +193,7 @@ def _check_length(record: Record, cfg: CleanConfig) -> None:
             raise Fault("TEXT_BLANK", "nothing is left of the text" if len(texts) == 1 else f"turn {i} is blank")
     if len(texts[-1]) < cfg.min_chars:
         raise Fault("TEXT_SHORT", f"{len(texts[-1])} characters; min_chars is {cfg.min_chars}")
+    if isinstance(record, Example) and cfg.max_answer_chars and len(texts[-1]) > cfg.max_answer_chars:
+        raise Fault("TEXT_LONG", f"{len(texts[-1])} characters of answer; max_answer_chars is {cfg.max_answer_chars}")
     if (total := sum(map(len, texts))) > cfg.max_chars:
         raise Fault("TEXT_LONG", f"{total} characters; max_chars is {cfg.max_chars}")
