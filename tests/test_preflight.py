@@ -19,6 +19,7 @@ JUDGE = "judge: {provider: simulated}\n"
         ("gate: {metric: exact_facts}\n" + COVERAGE, "map `facts`"),
         ("gate: {metric: judge_similarity}\n" + JUDGE, "set it to null"),
         ("gate: {metric: judge_similarity, bar: null}\nloop: {target: 0.5}\n" + JUDGE, "leave it out"),
+        ("score: {scorers: [sentiment]}\ngate: {metric: sentiment, bar: 0.5}\n", "set it to null"),
         ("gate: {metric: loss, bar: null, must_beat: [few_shot]}\n", "needs a coverage set"),
     ],
 )

@@ -36,15 +36,16 @@ def _refuse_metrics(cfg: Config) -> None:
 
     measured = [scorers.get(name).name for name in cfg.score.scorers] + ["loss"] + (list(JUDGED) if cfg.judge else [])
     metric = cfg.gate.metric
+    graded = {*GRADED, *(name for name in cfg.score.scorers if scorers.get(name).unit != "share")}
     if metric not in measured:
         fix = "set `judge`, or one of: " if metric in JUDGED else "one of: "
         raise ConfigError("GATE_METRIC", "gate.metric", f"nothing measures {metric!r}", fix + ", ".join(measured))
     if metric == "exact_facts" and cfg.coverage and not cfg.coverage.fields.facts:
         fix = "map `facts` in coverage.fields, or choose another metric"
         raise ConfigError("GATE_METRIC", "gate.metric", "exact_facts needs each pair's facts", fix)
-    if metric in GRADED and cfg.gate.bar is not None:
+    if metric in graded and cfg.gate.bar is not None:
         raise ConfigError("GATE_METRIC", "gate.bar", f"is a share, but {metric} is no share", "set it to null")
-    if metric in {*GRADED, "loss"} and cfg.loop.target < 1.0:
+    if metric in graded | {"loss"} and cfg.loop.target < 1.0:
         raise ConfigError("GATE_METRIC", "loop.target", f"is a share, but {metric} is no share", "leave it out")
     if "few_shot" in cfg.gate.must_beat and "must_beat" in cfg.gate.model_fields_set and not cfg.coverage:
         raise ConfigError("GATE_METRIC", "gate.must_beat", "few_shot needs a coverage set", "leave few_shot out")

@@ -57,6 +57,8 @@ METRICS = {
     "rouge1": Metric("ROUGE-1", "unigram F-score"),
     "rouge2": Metric("ROUGE-2", "bigram F-score"),
     "rougeL": Metric("ROUGE-L", "longest common subsequence F-score"),
+    "sentiment": Metric("Sentiment", "1 very negative to 5 very positive", 1.0, "", 2, 1.0, 5.0, difference="levels"),
+    "not_negative": Metric("Not negative", "share of answers with neutral or better sentiment"),
     "loss": Metric(
         "Loss", "nats per token of the reference; lower is better", 1.0, "", 3, 0.0, None, "lower", "nats per token"
     ),

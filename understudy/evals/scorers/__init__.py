@@ -11,11 +11,13 @@ from understudy.errors import ConfigError
 from understudy.evals.scorers.base import Card, Score, Scorer, TextScorer, references
 from understudy.evals.scorers.facts import EXACT_FACTS
 from understudy.evals.scorers.overlap import BLEU, CHRF, ROUGE1, ROUGE2, ROUGEL
+from understudy.evals.scorers.sentiment import NOT_NEGATIVE, SENTIMENT
 from understudy.evals.scorers.short import EXACT, F1, NUMBER
 
 __all__ = ["Card", "Score", "Scorer", "TextScorer", "get", "names", "references"]
 
-_SCORERS: dict[str, Scorer] = {s.name: s for s in (EXACT, F1, NUMBER, BLEU, CHRF, ROUGE1, ROUGE2, ROUGEL, EXACT_FACTS)}
+_ALL = (EXACT, F1, NUMBER, BLEU, CHRF, ROUGE1, ROUGE2, ROUGEL, EXACT_FACTS, SENTIMENT, NOT_NEGATIVE)
+_SCORERS: dict[str, Scorer] = {s.name: s for s in _ALL}
 
 
 def names() -> list[str]:

@@ -25,7 +25,10 @@ class Card:
 
 
 class Scorer(Protocol):
-    """`needs` names what the example must have: `reference` (an answer), `facts` (meta.facts)."""
+    """`needs` names what the example must have: `reference` (an answer), `facts` (meta.facts).
+
+    `unit` is `share` for values in 0..1, else what is counted (`level`, `words`).
+    """
 
     @property
     def name(self) -> str: ...
@@ -37,6 +40,8 @@ class Scorer(Protocol):
     def needs(self) -> tuple[str, ...]: ...
     @property
     def card(self) -> Card: ...
+    @property
+    def unit(self) -> str: ...
 
     def __call__(self, example: Example, answer_text: str) -> Score: ...
 
@@ -51,6 +56,7 @@ class TextScorer:
     function: Callable[[Example, str], Score]
     needs: tuple[str, ...] = ("reference",)
     better: Literal["higher", "lower"] = "higher"
+    unit: str = "share"
 
     def __call__(self, example: Example, answer_text: str) -> Score:
         return self.function(example, answer_text)
