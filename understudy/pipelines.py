@@ -23,6 +23,8 @@ class Bound:
     sources: dict[str, str] = field(default_factory=dict)
     base: str = ""
     champion: dict[str, Any] | None = None
+    as_of: str | None = None
+    """The day of the run, ISO, where something depends on it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Lifecycle:
             raise ConfigError("CONTROL_UNKNOWN", control, "needs the simulated teacher", "use another control")
         self.config, self.bound, self.control = config, bound, control
         self.metric = config.gate.metric
+        self.drawn: Step | None = None
 
     def prepare(self) -> None:
         """From raw rows to the Dataset, the HeldSet and the base."""
@@ -57,7 +60,10 @@ class Lifecycle:
             raw = s.collect.step(source, name="collect-coverage")
             coverage = s.clean.step(cfg.clean, name="clean-coverage", corpus=raw)
         self.data = s.split.step(cfg.split, corpus=self.corpus, coverage=coverage)
-        self.held = s.hold.step(cfg.split, corpus=self.corpus, coverage=coverage)
+        self.dev, self.held = self.data, s.hold.step(cfg.split, corpus=self.corpus, coverage=coverage)
+        if cfg.prompts:
+            asked = c.PromptsStep(**cfg.prompts.model_dump(), as_of=self.bound.as_of if cfg.prompts.dated else None)
+            self.dev, self.held = s.prompt.step(asked), s.hold_prompts.step(asked)
         self.base = s.base.step(cfg.base.model_copy(update={"digest": self.bound.base}))
 
     def baselines(self) -> None:
@@ -66,6 +72,15 @@ class Lifecycle:
         if self.config.coverage and self.config.answer.shots:
             answers = s.answer.step(self._answers("base"), name="answer-dev-base", model=self.base, data=self.data)
             self.shots = self._score("base", answers, round_number=0)
+
+    def decoding(self, candidate: Step) -> Step | None:
+        """The candidate under every decoding of the grid, on dev: the best one answers held."""
+        if not self.config.answer.grid:
+            return None
+        settings = self._answers("candidate", shots=False, grid=True)
+        answers = s.answer.step(settings, name="answer-dev-decoding", model=candidate, data=self.dev)
+        grades = self._grades("candidate")
+        return s.score.step(grades, name="score-dev-decoding", answers=answers, data=self.dev)
 
     def round(self, number: int, rounds: list[Round], *, targeted: bool = True) -> Round:
         """One round: write, pack, train, answer and score on dev."""
@@ -120,10 +135,12 @@ class Lifecycle:
         settings["targeted"] = targeted and self.config.synthesize.targeted
         return c.SynthesizeStep(**settings, teacher=teacher, round=number, metric=self.metric)
 
-    def _answers(self, who: str, *, shots: bool = True) -> c.AnswerStep:
+    def _answers(self, who: str, *, shots: bool = True, grid: bool = False) -> c.AnswerStep:
         settings = self.config.answer.model_dump()
         if not shots:
             settings["shots"] = []
+        if not grid:
+            settings["grid"] = []
         return c.AnswerStep(**settings, who=who, metric=self.metric)
 
     def _grades(self, who: str, round_number: int = 0) -> c.ScoreStep:
@@ -137,6 +154,7 @@ class Lifecycle:
         return s.score.step(self._grades(who, round_number), name=f"score-dev-{arm}", answers=answers, data=self.data)
 
     def _held(self, who: str, model: Step, *, choice: Step | None = None) -> Step:
+        """Held answers and their scores; `choice` are the dev scores that pick the few-shot setting."""
         answers = s.answer_held.step(
             self._answers(who, shots=choice is not None),
             name=f"answer-held-{who}",
@@ -144,13 +162,14 @@ class Lifecycle:
             data=self.data,
             held=self.held,
             choice=choice,
+            decoding=self.drawn,
         )
         return s.score_held.step(self._grades(who), name=f"score-held-{who}", answers=answers, held=self.held)
 
     def _service(self) -> Step | None:
         if not self.config.service:
             return None
-        settings = {**self.config.answer.model_dump(), "shots": []}
+        settings = {**self.config.answer.model_dump(), "shots": [], "grid": []}
         ask = c.AskStep(**settings, service=self.config.service)
         answers = s.ask_service.step(ask, name="answer-held-service", data=self.data, held=self.held)
         return s.score_held.step(self._grades("service"), name="score-held-service", answers=answers, held=self.held)
@@ -174,6 +193,7 @@ class Lifecycle:
         if self.config.teacher and count > 1 and self.config.loop.compare_untargeted and not self.control:
             arms.append(self.round(count, rounds, targeted=False).scores)
         candidate = self._select(rounds)
+        self.drawn = self.decoding(candidate)
         held: dict[str, Any] = {"candidate": self._held("candidate", candidate), "base": self._held("base", self.base)}
         if self.shots:
             held["few_shot"] = self._held("few_shot", self.base, choice=self.shots)
@@ -211,8 +231,11 @@ class Lifecycle:
             service=self.config.service,
             licences=self._licences(),
             decoding=self.config.answer,
+            metric=self.metric,
         )
-        return s.register.step(settings, verdict=verdict, checkpoint=candidate, base=self.base, data=self.data)
+        return s.register.step(
+            settings, verdict=verdict, checkpoint=candidate, base=self.base, data=self.data, decoding=self.drawn
+        )
 
     def _report(self, artifacts: list[Step]) -> Step:
         settings = c.ReportStep(

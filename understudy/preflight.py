@@ -34,7 +34,15 @@ def _refuse_metrics(cfg: Config) -> None:
     from understudy.evals import scorers
     from understudy.evals.score import JUDGED
 
-    measured = [scorers.get(name).name for name in cfg.score.scorers] + ["loss"] + (list(JUDGED) if cfg.judge else [])
+    chosen = [scorers.get(name) for name in cfg.score.scorers]
+    if cfg.prompts:  # requests have no reference answer
+        measured = [scorer.name for scorer in chosen if not {"reference", "facts"} & set(scorer.needs)]
+    else:
+        measured = [scorer.name for scorer in chosen] + ["loss"] + (list(JUDGED) if cfg.judge else [])
+    for name in cfg.gate.floors:
+        if name not in measured:
+            fix = f"one of: {', '.join(measured)}"
+            raise ConfigError("GATE_METRIC", f"gate.floors.{name}", f"nothing measures {name!r}", fix)
     metric = cfg.gate.metric
     graded = {*GRADED, *(name for name in cfg.score.scorers if scorers.get(name).unit != "share")}
     if metric not in measured:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,7 +137,7 @@ class Project:
     def identity(self, bound: Bound, control: str | None) -> str:
         """What makes a run the same one: resolved configuration, sources, base and control; not the champion."""
         settings = without_execution(Config, self.config.model_dump(mode="json", by_alias=True))
-        return digest([settings, bound.sources, bound.base, control])
+        return digest([settings, bound.sources, bound.base, bound.as_of, control])
 
     def bind(self) -> Bound:
         """Digests of what lies outside the configuration: source files and base model."""
@@ -147,7 +148,8 @@ class Project:
         sources = {f"sources:{k}": v for k, v in source_digests(cfg.sources, self.root).items()}
         if cfg.coverage:
             sources |= {f"coverage:{k}": v for k, v in source_digests([cfg.coverage], self.root).items()}
-        return Bound(sources=sources, base=folder_digest(locate(cfg.base.path, self.root)))
+        as_of = datetime.now(UTC).date().isoformat() if cfg.prompts and cfg.prompts.dated else None
+        return Bound(sources=sources, base=folder_digest(locate(cfg.base.path, self.root)), as_of=as_of)
 
     def with_champion(self, bound: Bound, control: str | None) -> Bound:
         """Bind the champion; one that this very plan would produce is replaced by its predecessor."""

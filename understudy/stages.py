@@ -73,6 +73,22 @@ def hold(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path)
     return HeldSet(out, ledger=work(cfg, corpus.path / "rows.jsonl", _rows(coverage), out))
 
 
+@stage(revision=1)
+def prompt(cfg: c.PromptsStep, out: Path) -> Dataset:
+    """Requests of dev that have no reference answer."""
+    from understudy.data.prompts import prompts as work
+
+    return Dataset(out, ledger=work(cfg, "dev", out))
+
+
+@stage(revision=1)
+def hold_prompts(cfg: c.PromptsStep, out: Path) -> HeldSet:
+    """Requests of held that have no reference answer."""
+    from understudy.data.prompts import prompts as work
+
+    return HeldSet(out, ledger=work(cfg, "held", out))
+
+
 @stage(revision=1, needs=Needs(retries=1))
 def synthesize(cfg: c.SynthesizeStep, data: Dataset, previous: list[Dataset], dev: Scores | None, out: Path) -> Dataset:
     """Have the teacher write more examples from the seed pairs and training documents, for what dev failed on."""
@@ -160,11 +176,19 @@ def answer_held(
     data: Dataset,
     held: HeldSet,
     choice: Scores | None,
+    decoding: Scores | None,
     out: Path,
 ) -> Answers:
-    """A model's answers to the held prompts; `choice` are the dev scores that pick the few-shot setting."""
+    """A model's answers to the held prompts; dev scores pick the few-shot setting and the decoding."""
+    from understudy.evals.answer import decoding_of
     from understudy.evals.score import best_setting
 
+    if isinstance(model, Release):
+        drawn = json.loads((model.path / "release.json").read_text("utf-8"))["decoding"]
+        cfg = cfg.model_copy(update={key: drawn[key] for key in ("temperature", "top_p")})
+    elif decoding:
+        chosen = decoding_of(best_setting(decoding.path, cfg.metric))
+        cfg = cfg.model_copy(update=chosen.model_dump())
     if choice:
         k = int(best_setting(choice.path, cfg.metric, prefix="k=").removeprefix("k="))
         cfg = cfg.model_copy(update={"shots": [k]})
@@ -219,12 +243,23 @@ def gate(
 
 @stage(revision=1)
 def register(
-    cfg: c.RegisterStep, verdict: Verdict, checkpoint: Checkpoint, base: Base, data: Dataset, out: Path
+    cfg: c.RegisterStep,
+    verdict: Verdict,
+    checkpoint: Checkpoint,
+    base: Base,
+    data: Dataset,
+    decoding: Scores | None,
+    out: Path,
 ) -> Release:
     """Package the candidate with its model card; register it as the champion when the verdict allows it."""
+    from understudy.evals.answer import decoding_of
     from understudy.evals.release import write_release
+    from understudy.evals.score import best_setting
 
     decided = json.loads((verdict.path / "verdict.json").read_text("utf-8"))
+    drawn = cfg.decoding.model_dump(mode="json")
+    if decoding:
+        drawn |= decoding_of(best_setting(decoding.path, cfg.metric)).model_dump()
     write_release(
         out,
         checkpoint=checkpoint.path,
@@ -235,7 +270,7 @@ def register(
             "judge": cfg.judge.model_dump(mode="json") if cfg.judge else None,
             "service": cfg.service.model_dump(mode="json") if cfg.service else None,
             "licences": cfg.licences,
-            "decoding": cfg.decoding.model_dump(mode="json"),
+            "decoding": drawn,
             "base": base.facts,
             "training": checkpoint.facts,
             "data": _ledger(data),

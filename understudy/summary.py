@@ -6,6 +6,7 @@ Read from stored artifacts only. `Summary` is the published schema (`understudy 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from understudy.config import ReportStep
 from understudy.core.artifact import Artifact
 from understudy.core.plan import Plan
-from understudy.core.records import Example, read_jsonl
+from understudy.core.records import Example, read_examples, read_jsonl
 
 if TYPE_CHECKING:
     from understudy.evals.report import ReportData
@@ -48,6 +49,16 @@ class RoundRow(BaseModel):
     dev: dict[str, IntervalRow]
 
 
+class DecodingRow(BaseModel):
+    setting: str
+    """`greedy`, or temperature and top-p as in `t=0.7,p=0.9`."""
+    chosen: bool
+    """The best by the gate's metric: it answers held and travels with the release."""
+    seconds_per_answer: float | None
+    dev: dict[str, IntervalRow]
+    by_category: dict[str, dict[str, IntervalRow]]
+
+
 class RuleRow(BaseModel):
     name: str
     passed: bool
@@ -71,6 +82,8 @@ class Summary(BaseModel):
     """Roles that the simulated service played; every number of theirs is simulated."""
     stages: list[StageRow]
     rounds: list[RoundRow]
+    decoding: list[DecodingRow] = []
+    """The candidate on dev under each setting of `answer.grid`."""
     held: dict[str, dict[str, IntervalRow]]
     differences: dict[str, dict[str, IntervalRow]]
     verdict: VerdictRow | None
@@ -122,6 +135,52 @@ def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
     return sorted(rows, key=lambda r: (r.arm == "untargeted", r.round))
 
 
+def decoding_rows(artifacts: Sequence[Artifact]) -> list[DecodingRow]:
+    """The settings of the grid in order; empty where none was tried."""
+    from understudy.evals.score import best_setting, load_summary
+
+    by_name = {a.name: a for a in artifacts}
+    answers, scores = by_name.get("answer-dev-decoding"), by_name.get("score-dev-decoding")
+    if not answers or not scores:
+        return []
+    best = best_setting(scores.path, str(scores.manifest["config"]["metric"]))
+    counts = Counter(row["setting"] for row in read_jsonl(answers.path / "answers.jsonl"))
+    rows = []
+    for setting, found in load_summary(scores.path).items():
+        seconds = (answers.measured.get(setting) or {}).get("seconds")
+        rows.append(
+            DecodingRow(
+                setting=setting,
+                chosen=setting == best,
+                seconds_per_answer=seconds / counts[setting] if seconds is not None else None,
+                dev={m: IntervalRow(**v) for m, v in found.items() if m != "by_category"},
+                by_category={
+                    category: {m: IntervalRow(**v) for m, v in of.items()}
+                    for category, of in found["by_category"].items()
+                },
+            )
+        )
+    return rows
+
+
+def decoding_texts(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """The first sample of every dev request under every setting of the grid, with its scores."""
+    by_name = {a.name: a for a in artifacts}
+    answers, scores = by_name.get("answer-dev-decoding"), by_name.get("score-dev-decoding")
+    if not answers or not scores:
+        return []
+    asked = by_name.get("prompt") or by_name["split"]
+    items: dict[str, dict[str, Any]] = {
+        e.id: {"question": e.prompt[-1]["content"], "category": e.meta.get("category"), "answers": {}}
+        for e in read_examples(asked.path / "dev.jsonl")
+    }
+    for row in _first_samples(answers.path / "answers.jsonl"):
+        items[row["id"]]["answers"][row["setting"]] = {"text": row["text"], "values": {}}
+    for row in _first_samples(scores.path / "scores.jsonl"):
+        items[row["id"]]["answers"][row["setting"]]["values"] = row["values"]
+    return list(items.values())
+
+
 def verdict_of(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """The gate's whole verdict; empty when the gate has not run."""
     for a in artifacts:
@@ -146,6 +205,7 @@ def summarise(
         simulated=reported[0].config["simulated"] if reported else [],
         stages=stage_rows(artifacts, ran),
         rounds=round_rows(artifacts),
+        decoding=decoding_rows(artifacts),
         held=verdict.get("held", {}),
         differences=verdict.get("differences", {}),
         verdict=VerdictRow(**{k: verdict[k] for k in ("passed", "rules")}) if verdict else None,
@@ -168,6 +228,8 @@ def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[E
         metric=cfg.metric,
         verdict=verdict,
         rounds=[r.model_dump() for r in round_rows(artifacts)],
+        decoding=[r.model_dump() for r in decoding_rows(artifacts)],
+        decoding_texts=decoding_texts(artifacts),
         items=items,
         stages=[{**r.model_dump(), "cached": False} for r in stage_rows(artifacts)],
         versions=_versions(artifacts),

@@ -79,7 +79,7 @@ def interval(row: IntervalRow | None) -> str:
 
 def print_summary(summary: Summary) -> None:
     """The run in at most 80 columns, on stdout."""
-    lines = [*_head(summary), *_rounds(summary), *_held(summary), *_verdict(summary)]
+    lines = [*_head(summary), *_rounds(summary), *_decoding(summary), *_held(summary), *_verdict(summary)]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -114,6 +114,17 @@ def _rounds(summary: Summary) -> list[str]:
             f"round {r.round}" + (" (untargeted)" if r.arm == "untargeted" else "") + (" skipped" if r.skipped else "")
         )
         lines.append(f"{label:<22}{r.rows:>6}  " + "".join(f"{interval(r.dev.get(m)):<26}" for m in metrics).rstrip())
+    return lines
+
+
+def _decoding(summary: Summary) -> list[str]:
+    if not summary.decoding:
+        return []
+    metrics = _metrics(summary.decoding[0].dev, 2)
+    lines = ["", f"{'decoding, on dev':<28}" + "".join(f"{m:<26}" for m in metrics).rstrip()]
+    for r in summary.decoding:
+        label = r.setting + (" (chosen)" if r.chosen else "")
+        lines.append(f"{label:<28}" + "".join(f"{interval(r.dev.get(m)):<26}" for m in metrics).rstrip())
     return lines
 
 

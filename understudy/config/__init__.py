@@ -6,7 +6,7 @@ but for the fields marked EXECUTION.
 """
 
 from understudy.config.data import CleanConfig, CollectConfig, DedupeConfig, FieldMap, SourceConfig, SplitConfig
-from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, ScoreConfig
+from understudy.config.evals import AnswerConfig, Decoding, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import RegisterConfig, ServeConfig
 from understudy.config.project import SIZES, Config
@@ -16,6 +16,7 @@ from understudy.config.steps import (
     AskStep,
     ControlStep,
     GateStep,
+    PromptsStep,
     RegisterStep,
     ReportStep,
     ScoreStep,
@@ -35,6 +36,7 @@ __all__ = [
     "Config",
     "ControlStep",
     "Count",
+    "Decoding",
     "DedupeConfig",
     "EXECUTION",
     "FieldMap",
@@ -46,6 +48,8 @@ __all__ = [
     "OWN_FOLDERS",
     "PackConfig",
     "Positive",
+    "PromptsConfig",
+    "PromptsStep",
     "Rate",
     "RegisterConfig",
     "RegisterStep",

@@ -2,11 +2,66 @@
 
 from __future__ import annotations
 
+from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from understudy.config.values import EXECUTION, Count, Grade, Rate, Strict
+from understudy.config.values import EXECUTION, Count, Grade, Name, Rate, Strict
+
+
+class PromptsConfig(Strict):
+    """Requests without a reference answer, made from a template; they are dev and held where no coverage set is."""
+
+    template: str = Field(min_length=1, max_length=20_000)
+    """The user's request with placeholders, e.g. `A forecast for {city} on {date}.`"""
+    values: dict[Name, list[str]] = Field(default={}, max_length=10)
+    """What each placeholder stands for in turn; every combination is one request."""
+    category: Name | None = None
+    """Placeholder whose value is the request's category in tables."""
+    date_format: str = "%Y-%m-%d"
+    """How `{date}` is written (strftime)."""
+    dev_days: Annotated[int, Field(ge=1, le=366)] = 2
+    """With `{date}`: dev asks for `as_of` and the days before it, so many in all."""
+    held_days: Annotated[int, Field(ge=1, le=366)] = 2
+    """With `{date}`: held asks for so many days after `as_of`."""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> PromptsConfig:
+        try:
+            parts = list(Formatter().parse(self.template))
+        except ValueError as e:
+            raise PydanticCustomError("cfg_range", "the template is broken: {why}", {"why": str(e)}) from None
+        named = {name for _, name, _, _ in parts if name is not None}
+        known = self.values.keys() | {"date"}
+        if "date" in self.values:
+            raise PydanticCustomError("cfg_range", "`date` is the day itself; name the placeholder otherwise", {})
+        for wrong in sorted(named - known):
+            raise PydanticCustomError(
+                "cfg_range", "the template names {{{name}}}, which `values` lacks", {"name": wrong}
+            )
+        for unused in sorted(self.values.keys() - named):
+            raise PydanticCustomError("cfg_range", "the template does not use {{{name}}}", {"name": unused})
+        if not named:
+            raise PydanticCustomError("cfg_range", "the template has no placeholder", {})
+        if self.category is not None and self.category not in self.values:
+            raise PydanticCustomError("cfg_range", "`category` is no placeholder of `values`", {})
+        return self
+
+    @property
+    def dated(self) -> bool:
+        """Whether the requests depend on the day."""
+        return any(name == "date" for _, name, _, _ in Formatter().parse(self.template))
+
+
+class Decoding(Strict):
+    """One way to draw answers."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: the likeliest tokens with this total probability are drawn from."""
 
 
 class AnswerConfig(Strict):
@@ -24,6 +79,9 @@ class AnswerConfig(Strict):
     """Nucleus sampling: the likeliest tokens with this total probability are drawn from."""
     samples: Annotated[int, Field(ge=1, le=100)] = 1
     """Answers drawn per prompt when `temperature` is above 0."""
+    grid: list[Decoding] = Field(default=[], max_length=50)
+    """Decoding settings that the candidate is tried with on dev; the best one by `gate.metric` answers held and travels
+    with the release. Overrides `temperature` and `top_p`."""
     seed: Count = 0
     """Seed of sampling."""
 
@@ -61,5 +119,8 @@ class GateConfig(Strict):
     """The lower end of the metric's interval on held must reach this; null for no bar."""
     must_beat: list[Literal["base", "few_shot", "champion"]] = ["base", "few_shot", "champion"]
     """Baselines that the candidate must beat: the paired interval of the difference lies above zero."""
+    floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default={}, max_length=20)
+    """Further metrics and what the near end of their interval on held must reach: at least, or at most where lower is
+    better."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of the intervals that decide."""

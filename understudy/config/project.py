@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from understudy.config.data import CleanConfig, DedupeConfig, SourceConfig, SplitConfig
-from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, ScoreConfig
+from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import RegisterConfig, ServeConfig
 from understudy.config.values import Name, Strict
@@ -27,6 +27,8 @@ class Config(Strict):
     """Where the rows come from."""
     coverage: SourceConfig | None = None
     """The coverage set: (prompt, answer) pairs that you are happy with."""
+    prompts: PromptsConfig | None = None
+    """Requests without a reference answer that dev and held are made of, instead of a coverage set."""
     clean: CleanConfig = CleanConfig()
     dedupe: DedupeConfig = DedupeConfig()
     split: SplitConfig = SplitConfig()
@@ -49,6 +51,8 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _teacher_needs_coverage(self) -> Config:
+        if self.prompts and self.coverage:
+            raise PydanticCustomError("cfg_missing", "give `prompts` or a `coverage` set, not both", {"key": "prompts"})
         if self.teacher and not self.coverage:
             raise PydanticCustomError(
                 "cfg_missing", "`teacher` needs a `coverage` set to write from", {"key": "teacher"}

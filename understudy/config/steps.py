@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from understudy.config.evals import AnswerConfig, GateConfig, ScoreConfig
+from understudy.config.evals import AnswerConfig, GateConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import ServiceConfig, SynthesizeConfig
 from understudy.config.operation import RegisterConfig
 from understudy.config.values import Count, Grade, Positive, Rate, Strict
@@ -27,6 +27,13 @@ class AnswerStep(AnswerConfig):
     who: str
     metric: str = "coverage"
     """Metric by which the few-shot setting was chosen on dev."""
+
+
+class PromptsStep(PromptsConfig):
+    """Settings of one set of requests."""
+
+    as_of: str | None = None
+    """The day of the run, ISO; only where the requests depend on it."""
 
 
 class AskStep(AnswerConfig):
@@ -68,6 +75,8 @@ class RegisterStep(RegisterConfig):
     service: ServiceConfig | None = None
     licences: list[str] = []
     decoding: AnswerConfig = AnswerConfig()
+    metric: str = "coverage"
+    """Metric by which the decoding was chosen on dev."""
 
 
 class ReportStep(Strict):

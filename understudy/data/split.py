@@ -68,7 +68,7 @@ def assign(cfg: SplitConfig, corpus: list[Record], coverage: list[Record] | None
     """Each record's split or reason, corpus before coverage; a function of the rows and the config alone."""
     if coverage is None:
         placed = _by_shares(cfg, corpus)
-        wanted = ["test"]
+        wanted = ["test"] if cfg.test else []
     else:
         placed = [*_training(cfg, corpus, pairs := _by_pairs(cfg, coverage)), *pairs]
         wanted = ["held", *([SEED] if cfg.seed_pairs else []), *([DEV] if cfg.dev_pairs else [])]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.config import AnswerConfig
+from understudy.config import AnswerConfig, Decoding
 from understudy.core.records import Example, Ledger, write_jsonl
 from understudy.errors import UnderstudyError
 from understudy.models.base import Answer, Model, Sampling
@@ -32,6 +32,8 @@ class _Setting:
     name: str
     examples: list[Example]
     samples: int
+    temperature: float
+    top_p: float
 
 
 def answer(
@@ -56,7 +58,7 @@ def answer(
     ledger = Ledger()
     fitting = [s for s in settings if shots is None or _fits(cfg, model, s.examples)]
     if shots is not None and not fitting:
-        fitting = [_Setting("k=0", prompts, cfg.samples if cfg.temperature > 0 else 1)]
+        fitting = [_setting(cfg, "k=0", prompts)]
     total = sum(len(s.examples) * s.samples for s in fitting)
     rows: list[dict[str, Any]] = []
     measured: dict[str, Any] = {}
@@ -114,12 +116,31 @@ def with_shots(prompt: Example, shots: Sequence[Example]) -> Example:
 
 
 def _settings(cfg: AnswerConfig, prompts: list[Example], shots: dict[int, list[Example]] | None) -> list[_Setting]:
+    if shots is not None:
+        ordered = sorted(shots.items())
+        return [_setting(cfg, f"k={k}", [with_shots(p, chosen) for p in prompts]) for k, chosen in ordered]
+    decodings = cfg.grid or [Decoding(temperature=cfg.temperature, top_p=cfg.top_p)]
+    named = {decoding_name(d): d for d in decodings}
+    return [_setting(cfg.model_copy(update=d.model_dump()), name, prompts) for name, d in named.items()]
+
+
+def _setting(cfg: AnswerConfig, name: str, examples: list[Example]) -> _Setting:
     samples = cfg.samples if cfg.temperature > 0 else 1
-    if shots is None:
-        name = f"t={cfg.temperature:g},p={cfg.top_p:g}" if cfg.temperature > 0 else "greedy"
-        return [_Setting(name, prompts, samples)]
-    ordered = sorted(shots.items())
-    return [_Setting(f"k={k}", [with_shots(p, chosen) for p in prompts], samples) for k, chosen in ordered]
+    return _Setting(name, examples, samples, cfg.temperature, cfg.top_p)
+
+
+def decoding_name(decoding: Decoding) -> str:
+    """`greedy` or `t=0.7,p=0.9`: the setting of answers that were drawn so."""
+    t, p = decoding.temperature, decoding.top_p
+    return f"t={t:g},p={p:g}" if t > 0 else "greedy"
+
+
+def decoding_of(setting: str) -> Decoding:
+    """The decoding that a setting names."""
+    if setting == "greedy":
+        return Decoding()
+    t, p = setting.removeprefix("t=").split(",p=")
+    return Decoding(temperature=float(t), top_p=float(p))
 
 
 def _fits(cfg: AnswerConfig, model: Model, examples: list[Example]) -> bool:
@@ -151,7 +172,8 @@ def _answers(cfg: AnswerConfig, model: Model, setting: _Setting) -> Iterator[lis
         part = setting.examples[start : start + size]
         drawn: list[list[Answer]] = []
         for sample in range(setting.samples):
-            sampling = Sampling(cfg.max_new_tokens, cfg.temperature, cfg.top_p, cfg.seed * 1_000_003 + sample)
+            seed = cfg.seed * 1_000_003 + sample
+            sampling = Sampling(cfg.max_new_tokens, setting.temperature, setting.top_p, seed)
             drawn.append(_generate(model, part, sampling))
         references = losses(part) if losses else [None] * len(part)
         yield [

@@ -45,6 +45,7 @@ def decide(cfg: GateConfig, held: Held, out: Path, *, champion: bool, control: s
     items = len(candidate[cfg.metric])
     rules = [] if items >= MIN_ITEMS else [_too_few(items)]
     rules += [] if cfg.bar is None else [_bar(cfg, cfg.bar, candidate[cfg.metric])]
+    rules += [_floor(cfg, metric, bar, candidate) for metric, bar in cfg.floors.items()]
     rules += [_beat(cfg, who, differences.get(f"candidate-{who}")) for who in cfg.must_beat]
     verdict = {
         "passed": all(rule["passed"] for rule in rules),
@@ -136,6 +137,14 @@ def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float]) -> dict[str, 
         f"{'reaches' if passed else 'misses'} the bar of {bar:g} ({_error(cfg)})"
     )
     return _rule("bar", passed, text, found.to_json(), bar)
+
+
+def _floor(cfg: GateConfig, metric: str, bar: float, values: Values) -> dict[str, Any]:
+    if metric not in values:
+        known = ", ".join(sorted(values))
+        raise ConfigError("GATE_METRIC", "gate.floors", f"{metric!r} was not scored", f"choose one of: {known}")
+    rule = _bar(cfg.model_copy(update={"metric": metric}), bar, values[metric])
+    return {**rule, "name": f"floor {metric}", "metric": metric}
 
 
 def _beat(cfg: GateConfig, who: str, pair: dict[str, stats.Interval] | None) -> dict[str, Any]:

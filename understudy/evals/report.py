@@ -6,7 +6,7 @@ wrote carries the word "simulated" beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,8 @@ class ReportData:
 
     `verdict` is verdict.json. `rounds`: {round, arm, rows, skipped, dev: {metric: interval}}. `items`: one per held
     prompt, {id, category, context, question, reference, answers: {who: {text, values, reasons}}}. `stages`: {name,
-    seconds, cached, rows_in, rows_out, rejected, notes}. `simulated`: the roles that the simulated service played.
+    seconds, cached, rows_in, rows_out, rejected, notes}. `decoding` and `decoding_texts`: see `decoding.section`.
+    `simulated`: the roles that the simulated service played.
     """
 
     project: str
@@ -80,6 +81,8 @@ class ReportData:
     rounds: Sequence[Row] = ()
     items: Sequence[Row] = ()
     stages: Sequence[Row] = ()
+    decoding: Sequence[Row] = ()
+    decoding_texts: Sequence[Row] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     thresholds: Mapping[str, Any] = field(default_factory=dict)
     simulated: Sequence[str] = ()
@@ -129,11 +132,17 @@ class _Page:
         self.who = [w for w in WHO if w in self.held] + sorted(set(self.held) - set(WHO))
         self.main = describe(data.metric)
         found = {m for of in self.held.values() for m in of} | {m for r in data.rounds for m in r["dev"]}
-        self.metrics = [m for m in METRICS if m in found] + sorted(found - set(METRICS))
-        if data.metric in self.metrics:
-            self.metrics.sort(key=lambda m: m != data.metric)
+        self.metrics = self.ordered(found)
+        self.describe = describe
+
+    def ordered(self, metrics: Collection[str]) -> list[str]:
+        """The gate's metric first, then the known ones, then the others by name."""
+        known = [m for m in METRICS if m in metrics] + sorted(set(metrics) - set(METRICS))
+        return sorted(known, key=lambda m: m != self.data.metric)
 
     def context(self) -> Row:
+        from understudy.evals import decoding
+
         data = self.data
         return {
             "d": data,
@@ -143,6 +152,7 @@ class _Page:
             "headline": self.headline(),
             "rules": [self.rule(r) for r in self.verdict.get("rules", [])],
             "rounds": self.rounds(),
+            "decoding": decoding.section(self, data.decoding, data.decoding_texts),
             "held": self.held_rows(),
             "table": self.table(),
             "columns": [self.column(w) for w in self.who],
@@ -195,10 +205,12 @@ class _Page:
         from understudy.evals import plots
 
         figure: Markup | None = None
-        metric = describe(self.verdict.get("metric", self.data.metric))
+        metric = describe(rule.get("metric") or self.verdict.get("metric", self.data.metric))
         if rule.get("value") is not None:
-            is_bar = rule["name"] == "bar"
-            compared = [r for r in self.verdict["rules"] if r["name"] != "bar" and r.get("value") is not None]
+            is_bar = not rule["name"].startswith("beats ")
+            compared = [
+                r for r in self.verdict["rules"] if r["name"].startswith("beats ") and r.get("value") is not None
+            ]
             scale = self.axis_for(metric, [rule]) if is_bar else _difference_axis(metric, compared)
             ends = {key: float(rule[key]) for key in ("value", "low", "high")}
             label = f"{rule['name']}: {rule['text']}"
@@ -382,6 +394,8 @@ def _rule_label(rule: Row) -> str:
     name = str(rule["name"])
     if name == "bar":
         return "Reaches the bar"
+    if name.startswith("floor "):
+        return f"{describe(name.removeprefix('floor ')).name} reaches its floor"
     if not name.startswith("beats "):
         return f"Has {name}"
     who = name.removeprefix("beats ")
