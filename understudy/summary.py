@@ -81,6 +81,8 @@ class Summary(BaseModel):
     simulated: list[str]
     """Roles that the simulated service played; every number of theirs is simulated."""
     stages: list[StageRow]
+    metric: str = "coverage"
+    """The gate's metric."""
     rounds: list[RoundRow]
     decoding: list[DecodingRow] = []
     """The candidate on dev under each setting of `answer.grid`."""
@@ -204,6 +206,7 @@ def summarise(
         control=control,
         simulated=reported[0].config["simulated"] if reported else [],
         stages=stage_rows(artifacts, ran),
+        metric=reported[0].config["metric"] if reported else "coverage",
         rounds=round_rows(artifacts),
         decoding=decoding_rows(artifacts),
         held=verdict.get("held", {}),

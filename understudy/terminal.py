@@ -99,15 +99,17 @@ def _head(summary: Summary) -> list[str]:
     return lines
 
 
-def _metrics(values: dict[str, IntervalRow], limit: int) -> list[str]:
-    return [m for m in SHOWN if m in values][:limit]
+def _metrics(summary: Summary, values: dict[str, IntervalRow], limit: int) -> list[str]:
+    """The gate's metric, then the usual ones, then what else there is."""
+    order = dict.fromkeys([summary.metric, *SHOWN, *sorted(values)])
+    return [m for m in order if m in values][:limit]
 
 
 def _rounds(summary: Summary) -> list[str]:
     rounds = [r for r in summary.rounds if r.dev]
     if not rounds:
         return []
-    metrics = _metrics(rounds[0].dev, 2)
+    metrics = _metrics(summary, rounds[0].dev, 2)
     lines = ["", f"{'dev, by round':<22}{'rows':>6}  " + "".join(f"{m:<26}" for m in metrics).rstrip()]
     for r in rounds:
         label = (
@@ -120,7 +122,7 @@ def _rounds(summary: Summary) -> list[str]:
 def _decoding(summary: Summary) -> list[str]:
     if not summary.decoding:
         return []
-    metrics = _metrics(summary.decoding[0].dev, 2)
+    metrics = _metrics(summary, summary.decoding[0].dev, 2)
     lines = ["", f"{'decoding, on dev':<28}" + "".join(f"{m:<26}" for m in metrics).rstrip()]
     for r in summary.decoding:
         label = r.setting + (" (chosen)" if r.chosen else "")
@@ -132,7 +134,7 @@ def _held(summary: Summary) -> list[str]:
     if not summary.held:
         return []
     present = [who for who in WHO if who in summary.held]
-    metrics = _metrics(summary.held[present[0]], 2)
+    metrics = _metrics(summary, summary.held[present[0]], 2)
     n = next(iter(summary.held[present[0]].values())).n
     lines = ["", f"{f'held, n = {n}':<28}" + "".join(f"{m:<26}" for m in metrics).rstrip()]
     for who in present:
