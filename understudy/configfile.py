@@ -54,6 +54,15 @@ class Loaded:
     data: bytes = field(repr=False)
     """The file as it was read; it may change while the run that read it goes on."""
 
+    def values(self) -> Iterator[tuple[str, Any, str]]:
+        """Every resolved setting as (dotted key, value as people may see it, origin)."""
+        shown = hidden(self.config.model_dump(mode="json", by_alias=True))
+        for key, origin in sorted(self.origins.items()):
+            value: Any = shown
+            for part in key.replace("[", ".").replace("]", "").split("."):
+                value = value[int(part)] if isinstance(value, list) else value[part]
+            yield key, value, origin
+
 
 def load(path: Path, allow_secrets: bool = False) -> Loaded:
     """Read and check `path`. Raises ConfigError (exit 2), or IntegrityError (6) for YAML tags and literal secrets."""

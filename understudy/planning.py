@@ -19,10 +19,7 @@ KEPT_RUNS = 3
 
 def settings(loaded: Loaded) -> Iterator[str]:
     """Every resolved value with where it came from."""
-    for key, origin in sorted(loaded.origins.items()):
-        value: Any = hidden(loaded.config.model_dump(mode="json", by_alias=True))
-        for part in key.replace("[", ".").replace("]", "").split("."):
-            value = value[int(part)] if isinstance(value, list) else value[part]
+    for key, value, origin in loaded.values():
         yield f"{key} = {json.dumps(value, ensure_ascii=False)}  ({origin})"
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from understudy import __version__
 from understudy.config import Config
 from understudy.configfile import Loaded, load
-from understudy.core.artifact import Release, Report, Store, read_sealed, write_synced
+from understudy.core.artifact import Artifact, Release, Report, Store, read_sealed, write_synced
 from understudy.core.journal import events, now
 from understudy.core.lease import hold
 from understudy.core.plan import Plan
@@ -222,9 +222,25 @@ class Project:
         from understudy.summary import summarise
 
         plan, status = run.plan(), run.read("status.json")
-        found = [self.store.find(s.name, s.fingerprint) for s in plan.steps if s.stage != "adopt"]
         control, ran = run.read("bindings.json").get("control"), run.ran(str(status.get("started", "")))
-        return summarise(run.id, plan, [a for a in found if a], status=status, control=control, ran=ran)
+        return summarise(run.id, plan, self.artifacts(run), status=status, control=control, ran=ran)
+
+    def mirror(self, run: Run) -> str:
+        """Write a run to MLflow: its own settings, averages and texts. Raises RemoteError when that is not there."""
+        from understudy.registry import Registry
+        from understudy.summary import decoding_texts, held_items
+        from understudy.tracking import mirror
+
+        found = self.artifacts(run)
+        own = {key: value for key, value, origin in self.loaded.values() if origin != "default"}
+        registry = Registry(self.root, self.config.register_.name)
+        texts, items = decoding_texts(found), held_items(found)
+        return mirror(registry, self.summary(run), own, held=items, texts=texts)
+
+    def artifacts(self, run: Run) -> list[Artifact]:
+        """What the run has made so far, in the plan's order."""
+        found = [self.store.find(s.name, s.fingerprint) for s in run.plan().steps if s.stage != "adopt"]
+        return [a for a in found if a]
 
     def publish(self, release: Release, run: Run | None = None) -> int | None:
         """Register a release whose verdict passed; idempotent on its content digest. Returns the version."""

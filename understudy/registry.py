@@ -52,7 +52,7 @@ class Registry:
             raise GateError("CONTROL", self.name, f"negative control {tags['control']!r} may not be registered")
         path = self._relative(release_dir)
         with self._locked():
-            client = self._client()
+            client = self.client()
             known = {v.digest: v.version for v in self._read(client)}
             with boundary(RemoteError, "REGISTRY", self.name, "see the registry's database or server"):
                 version = known.get(release_digest) or self._create(client, path, release_digest, tags, metrics)
@@ -74,12 +74,12 @@ class Registry:
         if not self._exists():
             return []
         with self._locked():
-            return self._write(self._client())
+            return self._write(self.client())
 
     def promote(self, version: int, *, expected: int | None = None) -> Version:
         """Make `version` champion. With `expected`, only while that version still is (else BusyError)."""
         with self._locked():
-            client = self._client()
+            client = self.client()
             found = {v.version: v for v in self._read(client)}
             if version not in found:
                 listed = ", ".join(map(str, found)) or "none"
@@ -94,7 +94,7 @@ class Registry:
     def rollback(self) -> Version:
         """Make the version that was champion before this one champion again."""
         with self._locked():
-            client = self._client()
+            client = self.client()
             found = {v.version: v for v in self._read(client)}
             now = next((v.version for v in found.values() if "champion" in v.aliases), None)
             before = int(client.get_model_version(self.name, str(now)).tags.get("previous") or 0) if now else 0
@@ -107,7 +107,7 @@ class Registry:
     def sync(self) -> list[Version]:
         """Rebuild the fast file from MLflow."""
         with self._locked():
-            return self._write(self._client())
+            return self._write(self.client())
 
     def _relative(self, release_dir: Path) -> str:
         root = self.project.resolve()
@@ -131,7 +131,8 @@ class Registry:
         except Timeout as e:
             raise BusyError("REGISTRY_BUSY", self.name, "another process changes the registry", "try again") from e
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """MLflow's client, with the registered model of this name there."""
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder.resolve() / 'mlflow.db'}"
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
         with extra("local"):
@@ -144,10 +145,17 @@ class Registry:
                 client.create_registered_model(self.name)
         return client
 
+    def experiment(self, client: Any) -> str:
+        """Id of the experiment of this name; a local one keeps its files in the project."""
+        found = client.get_experiment_by_name(self.name)
+        if found:
+            return str(found.experiment_id)
+        local = not os.environ.get("MLFLOW_TRACKING_URI")
+        place = (self.folder.resolve() / "artifacts").as_uri() if local else None
+        return str(client.create_experiment(self.name, artifact_location=place))
+
     def _create(self, client: Any, path: str, digest: str, tags: dict[str, str], metrics: dict[str, float]) -> int:
-        experiment = client.get_experiment_by_name(self.name)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(self.name)
-        run = client.create_run(experiment_id, run_name=f"release {digest[:12]}", tags=dict(tags))
+        run = client.create_run(self.experiment(client), run_name=f"release {digest[:12]}", tags=dict(tags))
         client.log_param(run.info.run_id, "release_digest", digest)
         client.log_param(run.info.run_id, "release_path", path)
         for key, value in sorted(metrics.items()):

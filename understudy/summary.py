@@ -221,19 +221,14 @@ def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[E
     """What the report draws, from artifacts alone."""
     from understudy.evals.report import ReportData
 
-    verdict = verdict_of(artifacts)
-    answers = {a.name.removeprefix("answer-held-"): a for a in artifacts if a.name.startswith("answer-held-")}
-    scores = {a.name.removeprefix("score-held-"): a for a in artifacts if a.name.startswith("score-held-")}
-    items = [_item(e, answers, scores) for e in held] if held else []
-    _fill(items, answers, scores)
     return ReportData(
         project=cfg.project,
         metric=cfg.metric,
-        verdict=verdict,
+        verdict=verdict_of(artifacts),
         rounds=[r.model_dump() for r in round_rows(artifacts)],
         decoding=[r.model_dump() for r in decoding_rows(artifacts)],
         decoding_texts=decoding_texts(artifacts),
-        items=items,
+        items=_items(held, artifacts),
         stages=[{**r.model_dump(), "cached": False} for r in stage_rows(artifacts)],
         versions=_versions(artifacts),
         thresholds={"similarity": cfg.similarity, "precision": cfg.precision, "bar": cfg.bar},
@@ -243,7 +238,21 @@ def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[E
     )
 
 
-def _item(example: Example, answers: dict[str, Artifact], scores: dict[str, Artifact]) -> dict[str, Any]:
+def held_items(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """The held items with every model's first answer and its scores; empty before the held set is made."""
+    held = next((a for a in artifacts if a.kind == "HeldSet" and (a.path / "held.jsonl").is_file()), None)
+    return _items(read_examples(held.path / "held.jsonl"), artifacts) if held else []
+
+
+def _items(held: Sequence[Example], artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
+    answers = {a.name.removeprefix("answer-held-"): a for a in artifacts if a.name.startswith("answer-held-")}
+    scores = {a.name.removeprefix("score-held-"): a for a in artifacts if a.name.startswith("score-held-")}
+    items = [_item(e) for e in held]
+    _fill(items, answers, scores)
+    return items
+
+
+def _item(example: Example) -> dict[str, Any]:
     prompt = example.prompt[-1]["content"] if example.prompt else ""
     return {
         "id": example.id,

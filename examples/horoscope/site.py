@@ -11,14 +11,18 @@ import argparse
 import html
 import random
 import sys
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from forecasts import SIGNS, Sign, forecast  # noqa: E402
+from forecasts import SIGNS, Sign, forecast
 
-MONTHS = "января февраля марта апреля мая июня июля августа сентября октября ноября декабря".split()
+MONTHS = (
+    *("января", "февраля", "марта", "апреля", "мая", "июня"),
+    *("июля", "августа", "сентября", "октября", "ноября", "декабря"),
+)
 ROBOTS = "User-agent: *\nDisallow: /private/\n"
 NOT_WRITTEN = "<html><head><title>Страница не найдена</title></head><body><p>Страница не найдена</p></body></html>"
 
@@ -37,7 +41,8 @@ def day_page(day: date) -> str:
             text += " \N{GLOWING STAR} Счастливое число 7."
         body = "".join(f"<p>{html.escape(part)}.</p>" for part in text.removesuffix(".").split(". ") if part)
         cards.append(
-            f'<article class="card" data-sign="{sign.name}"><h2>{sign.name}</h2><div class="body">{body}</div></article>'
+            f'<article class="card" data-sign="{sign.name}"><h2>{sign.name}</h2>'
+            f'<div class="body">{body}</div></article>'
         )
     return (
         f'<html><head><meta charset="utf-8"><title>Прогноз на день</title></head><body>'
@@ -109,10 +114,8 @@ def main() -> None:
     Handler.today, Handler.log = given.today, given.log
     with ThreadingHTTPServer(("127.0.0.1", given.port), Handler) as server:
         print(f"two sites at http://127.0.0.1:{server.server_port}", flush=True)
-        try:
+        with suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            pass
 
 
 if __name__ == "__main__":

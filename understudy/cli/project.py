@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from understudy.cli.app import AllowSecrets, Json, RunId, app, open_project
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, RemoteError
 
 
 @app.command()
@@ -122,7 +122,25 @@ def run(
         typer.echo(f"nothing to do: all {len(outcomes)} steps of {current.id} are there (see: understudy show)")
     else:
         print_summary(project.summary(current))
+        _mirror(project, current)
     require_passed(verdict_of([o.artifact for o in outcomes]), current.id)
+
+
+def _mirror(project: Any, run: Any) -> None:
+    """The mirror in MLflow can be made again, so a server that is away fails no run."""
+    try:
+        project.mirror(run)
+    except RemoteError as e:
+        typer.echo(f"note: {run.id} is not in MLflow yet ({e.line()}); later: understudy track {run.id}", err=True)
+
+
+@app.command()
+def track(run_id: RunId = None) -> None:
+    """Write a run to MLflow again: settings, averages, texts, report. `run` does it at its end."""
+    project = open_project()
+    with project.locked():
+        mirrored = project.mirror(project.run(run_id))
+    typer.echo(f"MLflow run {mirrored}")
 
 
 def _note_edited(project: Any) -> None:
