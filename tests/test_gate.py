@@ -65,6 +65,15 @@ def test_the_lower_end_must_reach_the_bar_not_the_value(held, tmp_path) -> None:
     assert verdict(held, tmp_path, must_beat=["base"], bar=None)["passed"]
 
 
+def test_floors_are_bars_on_further_metrics_in_their_own_direction(held, tmp_path) -> None:
+    found = verdict(held, tmp_path, floors={"loss": 1.2})
+    floor = next(rule for rule in found["rules"] if rule["name"] == "floor loss")
+    assert found["passed"] and floor["metric"] == "loss" and floor["high"] <= 1.2 and "its upper end" in floor["text"]
+    assert failed(verdict(held, tmp_path, floors={"loss": 1.0})) == ["floor loss"]
+    with pytest.raises(ConfigError, match="gate.floors: 'chrf' was not scored"):
+        verdict(held, tmp_path, floors={"chrf": 0.1})
+
+
 def test_a_difference_that_may_be_chance_is_no_win(held, tmp_path) -> None:
     held["champion"] = scores(tmp_path / "h", [1] * 88 + [0] * 12)
     found = verdict(held, tmp_path)

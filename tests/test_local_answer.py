@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_chat_pack import TEXTS, chat, tiny_model
 
-from understudy.config import AnswerConfig
+from understudy.config import AnswerConfig, Decoding
 from understudy.core.records import Example, read_jsonl
 from understudy.errors import DataError
-from understudy.evals.answer import answer, choose_shots, with_shots
+from understudy.evals.answer import answer, choose_shots, decoding_name, decoding_of, with_shots
 from understudy.models.base import Answer, Conversation, Delta, Sampling
 from understudy.models.local import LocalModel, _Text
 
@@ -60,6 +60,23 @@ def test_an_answer_does_not_depend_on_its_neighbours_or_its_place(model: LocalMo
     assert model.generate(PROMPTS[::-1], sampling)[::-1] == together
     assert len({a.text for a in together}) > 20
     assert {a.finish_reason for a in together} <= {"stop", "length"}
+
+
+def test_each_decoding_of_a_grid_gives_the_answers_it_gives_alone(model: LocalModel, tmp_path: Path) -> None:
+    prompts = [Example(f"p{i}", PROMPTS[i]) for i in range(5)]
+    grid = [Decoding(temperature=0.9, top_p=0.8), Decoding(), Decoding(temperature=1.2)]
+    cfg = AnswerConfig(max_new_tokens=8, samples=2, grid=grid, seed=3)
+    answer(cfg, model, prompts, tmp_path / "grid", name="candidate")
+    together = list(read_jsonl(tmp_path / "grid" / "answers.jsonl"))
+    assert json.loads((tmp_path / "grid" / "answers.json").read_text())["settings"] == [decoding_name(d) for d in grid]
+    for decoding in grid:
+        name = decoding_name(decoding)
+        assert decoding_of(name) == decoding
+        alone = cfg.model_copy(update={"grid": [], **decoding.model_dump()})
+        answer(alone, model, prompts, tmp_path / name, name="candidate")
+        rows = list(read_jsonl(tmp_path / name / "answers.jsonl"))
+        assert rows == [row for row in together if row["setting"] == name]
+        assert len(rows) == (5 if name == "greedy" else 10)
 
 
 def test_near_ties_are_settled_alone(model: LocalModel) -> None:

@@ -38,11 +38,11 @@ class PromptsConfig(Strict):
         if "date" in self.values:
             raise PydanticCustomError("cfg_range", "`date` is the day itself; name the placeholder otherwise", {})
         for wrong in sorted(named - known):
-            raise PydanticCustomError(
-                "cfg_range", "the template names {{{name}}}, which `values` lacks", {"name": wrong}
-            )
+            what = "the template names {placeholder}, which `values` lacks"
+            raise PydanticCustomError("cfg_range", what, {"placeholder": f"{{{wrong}}}"})
         for unused in sorted(self.values.keys() - named):
-            raise PydanticCustomError("cfg_range", "the template does not use {{{name}}}", {"name": unused})
+            what = "the template does not use {placeholder}"
+            raise PydanticCustomError("cfg_range", what, {"placeholder": f"{{{unused}}}"})
         if not named:
             raise PydanticCustomError("cfg_range", "the template has no placeholder", {})
         if self.category is not None and self.category not in self.values:
