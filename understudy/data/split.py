@@ -54,6 +54,8 @@ def _write(cfg: SplitConfig, rows: Path, coverage: Path | None, out: Path, files
             chosen[name].append(p.record)
         else:
             ledger.reject(p.reason or p.split)
+    if "held" in chosen and not chosen["held"]:
+        raise DataError("SPLIT_EMPTY", "split", "held would be empty", "raise split.test, or give a coverage set")
     for name, records in chosen.items():
         ledger.rows_out += write_jsonl(out / f"{name}.jsonl", records)
         ledger.note(f"{name}_rows", len(records))
