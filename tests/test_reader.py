@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from understudy.config import SourceConfig
 from understudy.data import reader
-from understudy.data.reader import Bad, Row, read_rows
+from understudy.data.files import LocalFile
+from understudy.data.formats import read_file
+from understudy.data.reader import Bad, Row
 from understudy.errors import ConfigError, DataError
 
 GOOD = b'{"text": "a"}\n'
@@ -23,7 +25,7 @@ GOOD = b'{"text": "a"}\n'
 def read(path: Path, data: bytes, **options: Any) -> tuple[list[Row | Bad], dict[str, int]]:
     path.write_bytes(data)
     notes: dict[str, int] = {}
-    return list(read_rows(path, SourceConfig(path=path.name, **options), notes)), notes
+    return list(read_file(LocalFile(path.name, path), SourceConfig(path=path.name, **options), notes)), notes
 
 
 def reasons(items: list[Row | Bad]) -> list[str]:
@@ -166,7 +168,7 @@ def test_a_30_mb_row_is_skipped_in_bounded_memory(tmp_path: Path, name: str) -> 
         f.seek(30_000_000, os.SEEK_CUR)
         f.write(b'"}' + after)
     tracemalloc.start()
-    items = list(read_rows(tmp_path / name, SourceConfig(path=name, max_row_bytes=1_000_000)))
+    items = list(read_file(LocalFile(name, tmp_path / name), SourceConfig(path=name, max_row_bytes=1_000_000)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert reasons(items) == ["ok", "ROW_TOO_LONG", "ok"] and peak < 6_000_000
@@ -253,8 +255,8 @@ def test_a_wrong_delimiter_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_suffix_asks_for_the_format(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="FORMAT_UNKNOWN"):
-        read(tmp_path / "a.txt", GOOD)
-    assert len(read(tmp_path / "a.txt", GOOD, format="jsonl")[0]) == 1
+        read(tmp_path / "a.dat", GOOD)
+    assert len(read(tmp_path / "a.dat", GOOD, format="jsonl")[0]) == 1
 
 
 BITS = st.sampled_from(

@@ -139,7 +139,7 @@ def test_every_library_that_the_package_imports_is_a_declared_dependency() -> No
                 continue
             imported |= {m.split(".")[0]: path.relative_to(ROOT).as_posix() for m in modules}
     owners = importlib.metadata.packages_distributions()
-    declared = set(direct("local", "sql", "registry", "serve"))
+    declared = set(direct(*EXTRAS.keys() - {"dev", "services"}))
     foreign = {n: p for n, p in imported.items() if n not in sys.stdlib_module_names and n != "understudy"}
     undeclared = {n: p for n, p in foreign.items() if not {canonicalize_name(d) for d in owners.get(n, [n])} & declared}
     assert undeclared == {}

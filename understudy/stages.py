@@ -33,7 +33,7 @@ from understudy.core.stage import Needs, stage
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
-@stage(revision=1)
+@stage(revision=2)
 def collect(cfg: c.CollectConfig, out: Path) -> Corpus:
     """Read every source into one schema; bad rows are quarantined with file, line and reason."""
     from understudy.data.sources import collect as work

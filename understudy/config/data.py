@@ -41,9 +41,17 @@ class SourceConfig(Strict):
     kind: Literal["files", "sql"] = "files"
     """`files` reads path; `sql` runs a query through SQLAlchemy."""
     path: str | None = None
-    """File or glob, relative to the project."""
-    format: Literal["auto", "jsonl", "json", "csv", "squad"] = "auto"
-    """`auto` goes by the suffix; `squad` reads SQuAD-format JSON."""
+    """File or glob, relative to the project. `.gz`, `.zst`, `.zip`, `.tar`, `.tar.gz` and `.tgz` are looked into."""
+    format: Literal["auto", "jsonl", "json", "csv", "squad", "parquet", "text", "html"] = "auto"
+    """`auto` goes by the suffix; `squad` reads SQuAD-format JSON, `text` and `html` files that are documents."""
+    unit: Literal["document", "paragraph", "line"] = "document"
+    """What one row of a text file is."""
+    select: dict[str, str] = {}
+    """HTML: a column for each CSS selector, e.g. `{body: "article p"}`, beside `text`, `title` and `name`."""
+    members: str | None = None
+    """Which members of a zip or tar are read: a pattern such as `*.jsonl`; without it all of them."""
+    max_unpacked_mb: Positive = 50_000
+    """A packed file that unpacks to more MB is refused; so is one that grows more than 200-fold."""
     url: str | None = None
     """SQLAlchemy URL, e.g. `sqlite:///data/catalogue.db` (relative to the project) or `${env:DATABASE_URL}`."""
     query: str | None = None

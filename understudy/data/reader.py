@@ -6,28 +6,22 @@ a bad row costs one row. `reason` is a stable code (`TEXT_ENCODING`); `detail` s
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
-from itertools import chain, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from understudy.config import SourceConfig
-from understudy.data.clean import Fault, Notes, guess_encoding, guess_wide, scrub
-from understudy.errors import ConfigError, DataError
+from understudy.data.clean import Fault, Notes, guess_encoding, scrub
+from understudy.errors import DataError
 
 Values = dict[str, Any]
 
 CHUNK = 1 << 18
 MAX_DEPTH = 100
 BOM = b"\xef\xbb\xbf"
-DELIMITERS = ",;\t|"
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv"}
 
 # The runs are possessive: 8 MB of escapes must not build a backtracking stack nor a quadratic scan.
 NESTING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|\\.|([\[{])|([\]}])', re.DOTALL)
@@ -67,7 +61,7 @@ class Line(NamedTuple):
 
 
 @dataclass(slots=True)
-class _File:
+class File:
     """What every row of one file shares."""
 
     label: str
@@ -91,35 +85,6 @@ class _File:
 
     def too_long(self, where: str, offset: int, size: int) -> Bad:
         return Bad(where, offset, "ROW_TOO_LONG", f"{size} bytes at byte {offset}; the limit is {self.limit}")
-
-
-def read_rows(
-    path: Path, source: SourceConfig, notes: Notes | None = None, label: str | None = None
-) -> Iterator[Row | Bad]:
-    """Stream the rows of one file; with format `squad` a row is one article.
-
-    `notes` collects counts of what was normalised. Raises ConfigError FORMAT_UNKNOWN, FILE_DENIED, CSV_DELIMITER and
-    DataError DATA_EMPTY, DATA_SHAPE, CSV_HEADER or a row reason that makes the whole file unreadable.
-    """
-    label = label or path.name
-    kind = source.format if source.format != "auto" else SUFFIXES.get(path.suffix.lower(), "")
-    if not kind:
-        fix = "set `format` to jsonl, json, csv or squad"
-        raise ConfigError("FORMAT_UNKNOWN", label, f"the suffix {path.suffix!r} names no format", fix)
-    tab = path.suffix.lower() == ".tsv" and "delimiter" not in source.model_fields_set
-    file = _File(label, source.max_row_bytes, "\t" if tab else source.delimiter, {} if notes is None else notes)
-    try:
-        handle = open(path, "rb")  # noqa: SIM115
-    except PermissionError as e:
-        raise ConfigError("FILE_DENIED", label, "this user may not read the file", "change its mode") from e
-    with handle:
-        count = 0
-        file.wide = guess_wide(handle.peek(1024)[:1024])
-        for item in {"jsonl": _jsonl, "json": _json, "squad": _json, "csv": _csv}[kind](handle, file):
-            count += 1
-            yield item
-    if not count:
-        raise DataError("DATA_EMPTY", label, "the file holds no row", "check the export that wrote it")
 
 
 def lines(handle: BufferedReader, limit: int) -> Iterator[Line]:
@@ -146,7 +111,7 @@ def lines(handle: BufferedReader, limit: int) -> Iterator[Line]:
         yield Line(number, offset, b"".join(parts) if size <= limit else None, size, b"")
 
 
-def _decode(raw: bytes, offset: int, file: _File, last: bool = False) -> str:
+def decode(raw: bytes, offset: int, file: File, last: bool = False) -> str:
     """Text of one row whose first byte is at `offset`."""
     if file.wide:
         detail = f"bytes from {offset} are not UTF-8: it looks like {file.wide}; convert the file to UTF-8"
@@ -227,7 +192,7 @@ def _object(text: str, notes: Notes, last: bool = False) -> Values:
 
 
 # {"question": "Weng earns $12 an hour. ...", "answer": "... #### 10"}
-def _jsonl(handle: BufferedReader, file: _File) -> Iterator[Row | Bad]:
+def read_jsonl_rows(handle: BufferedReader, file: File) -> Iterator[Row | Bad]:
     for line in lines(handle, file.limit):
         where, offset, raw = f"{file.label}:{line.number}", line.offset, line.raw
         file.note_end(line)
@@ -241,7 +206,7 @@ def _jsonl(handle: BufferedReader, file: _File) -> Iterator[Row | Bad]:
             continue
         last = not line.end
         try:
-            yield Row(where, offset, _object(_decode(raw, offset, file, last), file.notes, last))
+            yield Row(where, offset, _object(decode(raw, offset, file, last), file.notes, last))
         except Fault as fault:
             yield Bad(where, offset, fault.reason, fault.detail)
 
@@ -347,7 +312,7 @@ class _Items:
 
 
 # [{"question": "...", "answer": "..."}, ...]   or   {"data": [{...}, ...], "version": "1.1"}
-def _json(handle: BufferedReader, file: _File) -> Iterator[Row | Bad]:
+def read_json_rows(handle: BufferedReader, file: File) -> Iterator[Row | Bad]:
     if file.wide:
         detail = f"bytes from 0 are not UTF-8: it looks like {file.wide}; convert the file to UTF-8"
         yield Bad(file.label, 0, "TEXT_ENCODING", detail)
@@ -371,130 +336,8 @@ def _json(handle: BufferedReader, file: _File) -> Iterator[Row | Bad]:
         yield Bad(f"{file.label}:{items.line}", items.base, "ROW_TRUNCATED", "the file ends inside the object")
 
 
-def _json_item(item: Line, file: _File) -> Row | Bad:
+def _json_item(item: Line, file: File) -> Row | Bad:
     where, raw = f"{file.label}:{item.number}", item.raw
     if raw is None:
         return file.too_long(where, item.offset, item.size)
-    return file.parse(where, item.offset, lambda: _object(_decode(raw, item.offset, file), file.notes))
-
-
-def _open_after(raw: bytes, delimiter: bytes, quoted: bool) -> bool:
-    """Whether a quoted field is still open at the end of this line; a quote opens only at the start of a field."""
-    if not quoted and b'"' not in raw:
-        return False
-    position = 0
-    while position <= len(raw):
-        if not quoted and raw[position : position + 1] == b'"':
-            quoted, position = True, position + 1
-        if quoted:
-            position = raw.find(b'"', position)
-            if position < 0:
-                return True
-            if raw[position + 1 : position + 2] == b'"':
-                position += 2
-                continue
-            quoted = False
-        position = raw.find(delimiter, position)
-        if position < 0:
-            return False
-        position += len(delimiter)
-    return False
-
-
-def _csv_records(handle: BufferedReader, file: _File) -> Iterator[tuple[list[Line], str]]:
-    """Lines that make one record and why they cannot be one; an unclosed quote costs one row for each of its lines."""
-    delimiter, held, size, quoted, skipping = file.delimiter.encode(), list[Line](), 0, False, False
-    for line in lines(handle, file.limit):
-        file.note_end(line)
-        if line.raw is None:
-            yield from (([one], "ROW_TOO_LONG") for one in [*held, line])
-            held, size, quoted, skipping = [], 0, False, False
-            continue
-        quoted = _open_after(line.raw, delimiter, quoted)
-        held.append(line)
-        size += len(line.raw) + 1
-        if skipping or size > file.limit:
-            yield from (([one], "ROW_TOO_LONG") for one in held)
-            held, skipping = [], True
-        elif not quoted and (len(held) > 1 or line.raw.strip()):
-            yield held, ""
-        if not quoted:
-            held, size, skipping = [], 0, False
-    reason = "ROW_QUOTE" if held and held[-1].end else "ROW_TRUNCATED"
-    yield from (([one], reason) for one in held)
-
-
-def _fields(text: str, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader([text], delimiter=delimiter, strict=True))
-    except csv.Error as e:
-        raise Fault("ROW_QUOTE", str(e)) from None
-
-
-# id,sentence,acceptable
-# 0,"Line one, with a comma
-# and a second line",1
-def _csv(handle: BufferedReader, file: _File) -> Iterator[Row | Bad]:
-    if file.delimiter in '"\r\n':
-        raise ConfigError("CSV_DELIMITER", file.label, f"{file.delimiter!r} cannot separate columns")
-    csv.field_size_limit(max(csv.field_size_limit(), file.limit + 1))
-    records = _csv_records(handle, file)
-    if (first := next(records, None)) is None:
-        return
-    header = _csv_header(first, file)
-    if len(header) == 1:
-        ahead = list(islice(records, 10))
-        _check_delimiter(first[0], ahead, file)
-        records = chain(ahead, records)
-    for number, (held, reason) in enumerate(records, 1):
-        where, offset = f"{file.label}:row {number}", held[0].offset
-        if reason == "ROW_TOO_LONG":
-            yield file.too_long(where, offset, held[0].size)
-        elif reason:
-            yield Bad(where, offset, reason, f"a quote opened on or before line {held[0].number} never closes")
-        else:
-            yield _csv_row(where, held, header, file)
-
-
-def _text(held: list[Line], file: _File) -> str:
-    raw = b"\n".join(line.raw or b"" for line in held)
-    if held[0].number == 1 and raw.startswith(BOM):
-        file.note("bom_removed")
-        return _decode(raw[3:], 3, file)
-    return _decode(raw, held[0].offset, file, last=not held[-1].end)
-
-
-def _csv_header(first: tuple[list[Line], str], file: _File) -> list[str]:
-    try:
-        if first[1]:
-            raise Fault(first[1], "the header cannot be read")
-        header = _fields(_text(first[0], file), file.delimiter)
-    except Fault as fault:
-        raise DataError(fault.reason, f"{file.label}:header", fault.detail, "mend the header line") from None
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError("CSV_HEADER", f"{file.label}:header", f"columns named twice: {', '.join(twice)}", "rename one")
-    return header
-
-
-def _check_delimiter(first: list[Line], ahead: list[tuple[list[Line], str]], file: _File) -> None:
-    records = [first, *(held for held, _ in ahead)]
-    texts = [b"\n".join(line.raw or b"" for line in held).decode("utf-8", "replace") for held in records]
-    for delimiter in DELIMITERS.replace(file.delimiter, ""):
-        counts = {len(next(csv.reader([text], delimiter=delimiter), [])) for text in texts}
-        if len(counts) == 1 and (columns := counts.pop()) > 1 and ahead:
-            what = f"one column with delimiter {file.delimiter!r}, but {delimiter!r} gives {columns} in every row"
-            raise DataError("CSV_DELIMITER", file.label, what, f"set `delimiter: {json.dumps(delimiter)}`")
-
-
-def _csv_row(where: str, held: list[Line], header: list[str], file: _File) -> Row | Bad:
-    def read() -> Values:
-        fields = _fields(_text(held, file), file.delimiter)
-        if len(fields) != len(header):
-            cut = not held[-1].end and len(fields) < len(header)
-            what = f"{len(fields)} columns, the header has {len(header)} (line {held[0].number})"
-            raise Fault("ROW_TRUNCATED" if cut else "ROW_RAGGED", what)
-        values: Values = scrub(dict(zip(header, fields, strict=True)), file.notes)
-        return values
-
-    return file.parse(where, held[0].offset, read)
+    return file.parse(where, item.offset, lambda: _object(decode(raw, item.offset, file), file.notes))

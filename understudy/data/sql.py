@@ -6,13 +6,9 @@ get a read-only transaction, and nothing is ever committed. Messages never show 
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import hashlib
-import math
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config import SourceConfig
 from understudy.core.records import canonical, digest
+from understudy.data.cells import plain
 from understudy.data.clean import Fault, Notes, scrub
 from understudy.data.reader import Bad, Row
 from understudy.errors import ConfigError, DataError, IntegrityError, RemoteError, extra
@@ -69,9 +66,7 @@ def check_query(query: str, where: str) -> None:
         raise IntegrityError("SQL_WRITE", where, what, "give one SELECT that only reads")
 
 
-def read_sql(
-    source: SourceConfig, project: Path, notes: Notes, digests: dict[SourceConfig, str]
-) -> Iterator[Row | Bad]:
+def read_sql(source: SourceConfig, project: Path, notes: Notes, digests: dict[str, str]) -> Iterator[Row | Bad]:
     """Stream the rows of a source's query; at their end `digests` gets what `result_digest` says of them.
 
     Raises ConfigError ENV_MISSING, SOURCE_NOT_FOUND, SQL_URL, SQL_SYNTAX, SQL_COLUMNS; IntegrityError SQL_WRITE;
@@ -85,13 +80,13 @@ def read_sql(
             running.update(_line(cells))
             place = f"{where}:row {count}"
             try:
-                values = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=True)}
+                values = {name: plain(name, cell) for name, cell in zip(columns, cells, strict=True)}
                 yield Row(place, -1, scrub(values, notes))
             except Fault as fault:
                 yield Bad(place, -1, fault.reason, fault.detail)
     if not count:
         raise DataError("DATA_EMPTY", where, "the query gives no rows", "run it by hand and mend its conditions")
-    digests[source] = running.hexdigest()
+    digests[where] = running.hexdigest()
 
 
 def result_digest(source: SourceConfig, project: Path) -> str:
@@ -113,27 +108,6 @@ def _line(cells: Any) -> bytes:
 
 def _plain(cell: Any) -> Any:
     return bytes(cell) if isinstance(cell, (memoryview, bytearray)) else cell
-
-
-def _value(name: str, cell: Any) -> Any:
-    """The JSON form of a cell: decimals as their digits, times in ISO form; blobs have none."""
-    if cell is None or isinstance(cell, (str, bool, int)):
-        return cell
-    if isinstance(cell, float):
-        if not math.isfinite(cell):
-            raise Fault("NUM_NOT_FINITE", f"{name!r} is {cell}")
-        return cell
-    if isinstance(cell, decimal.Decimal):
-        if not cell.is_finite():
-            raise Fault("NUM_NOT_FINITE", f"{name!r} is {cell}")
-        return format(cell, "f")
-    if isinstance(cell, (datetime.date, datetime.time)):
-        return cell.isoformat()
-    if isinstance(cell, uuid.UUID):
-        return str(cell)
-    if isinstance(cell, (list, dict)):
-        return cell
-    raise Fault("FIELD_TYPE", f"{name!r} is a {type(cell).__name__}; cast it to text in the query")
 
 
 def _query(source: SourceConfig, project: Path) -> str:

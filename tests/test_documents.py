@@ -1,0 +1,121 @@
+"""Files that are documents: text by document, paragraph and line, and pages as a reader sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from collecting import code, gather, put, source
+
+from understudy.data.markup import page_text, visible_text
+
+TEXT = "Первая строка.\r\nВторая.\r\n\r\n\r\nNext paragraph.\n \nLast, without an end"
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        ("document", [("a.txt", TEXT)]),
+        ("paragraph", [("a.txt:1", "Первая строка.\nВторая."), ("a.txt:5", "Next paragraph."),
+                       ("a.txt:7", TEXT[-20:])]),
+        ("line", [("a.txt:1", "Первая строка."), ("a.txt:2", "Вторая."), ("a.txt:5", "Next paragraph."),
+                  ("a.txt:7", TEXT[-20:])]),
+    ],
+)  # fmt: skip
+def test_text_is_read_by_its_unit(tmp_path: Path, unit: str, expected: list[tuple[str, str]]) -> None:
+    put(tmp_path, "a.txt", b"\xef\xbb\xbf" + TEXT.encode())
+    put(tmp_path, "b.txt", "\x07")
+    ledger, rows, rejects = gather(tmp_path, source("*.txt", {}, unit=unit))
+    assert [r["text"] for r in rows] == [text for _, text in expected]
+    assert ledger.notes["bom_removed"] == 1 and rows[0]["meta"] == {"source": "a.txt"}
+    assert [(r["where"], r["reason"]) for r in rejects] == [("b.txt" + ":1" * (unit != "document"), "FIELD_BLANK")]
+
+
+def test_a_bad_text_file_costs_itself_only(tmp_path: Path) -> None:
+    put(tmp_path, "a.txt", "good")
+    put(tmp_path, "b.txt", "плохо в другой кодировке".encode("cp1251"))
+    put(tmp_path, "c.txt", b"")
+    put(tmp_path, "d.txt", b"x" * 2_001)
+    put(tmp_path, "e.txt", "wide".encode("utf-16"))
+    ledger, rows, rejects = gather(tmp_path, source("*.txt", {}, max_row_bytes=2_000))
+    assert [r["text"] for r in rows] == ["good"]
+    assert {r["where"]: r["reason"] for r in rejects} == {
+        "b.txt": "TEXT_ENCODING", "c.txt": "FIELD_BLANK", "d.txt": "ROW_TOO_LONG", "e.txt": "TEXT_ENCODING",
+    }  # fmt: skip
+    assert "cp1251" in rejects[0]["detail"]
+
+
+def test_a_name_can_be_the_id_and_the_group(tmp_path: Path) -> None:
+    put(tmp_path, "in/guide.md", "# Title\n\nBody")
+    _, [row], _ = gather(tmp_path, source("in/*.md", {"text": "text", "id": "name", "group": "name"}))
+    assert row == {"id": "guide.md", "text": "# Title\n\nBody", "meta": {"source": "in/guide.md", "group": "guide.md"}}
+
+
+PAGE = """<!doctype html><html><head><title> Опера &amp; балет </title><style>p{}</style></head><body>
+<nav>Home | Shop</nav><header>Site</header>
+<main><h1>Опера</h1><p>First <b>bold</b>
+ text&nbsp;here.<br>Second line</p><script>steal()</script><!-- note -->
+<p style="display: none">hidden</p><p hidden>gone</p>
+<ul><li>one</li><li>two</li></ul><table><tr><td>a</td><td>b</td></tr></table><pre>x = 1
+  y = 2</pre><aside>Advert</aside></main><footer>2026</footer></body></html>"""
+
+
+def test_a_page_is_read_as_a_person_sees_it(tmp_path: Path) -> None:
+    put(tmp_path, "a.html", PAGE)
+    fields = {"text": "text", "category": "title"}
+    _, [row], _ = gather(tmp_path, source("*.html", fields))
+    assert row["text"] == ("Опера\n\nFirst bold text\xa0here.\nSecond line\n\none\n\ntwo\n\na\tb\n\nx = 1\n  y = 2")
+    assert row["meta"]["category"] == "Опера & балет"
+
+
+def test_selectors_make_columns_and_one_that_finds_nothing_costs_the_page(tmp_path: Path) -> None:
+    put(tmp_path, "a.html", "<h2>Овен</h2><div class=t><p>Раз.</p><p>Два.</p></div><div class=t>Три.</div>")
+    put(tmp_path, "b.html", "<h2>Телец</h2>")
+    select = {"sign": "h2", "body": "div.t"}
+    ledger, [row], rejects = gather(tmp_path, source("*.html", {"text": "body", "category": "sign"}, select=select))
+    assert row["text"] == "Раз.\n\nДва.\n\nТри." and row["meta"]["category"] == "Овен"
+    assert ledger.rejected == {"FIELD_MISSING": 1} and "body" in rejects[0]["detail"]
+    error = code(tmp_path, source("*.html", {"text": "body"}, select={"body": "div..t["}))
+    assert (error.code, error.exit_code) == ("SELECTOR", 2) and "select.body" in error.where
+
+
+@pytest.mark.parametrize(
+    ("head", "codec", "kept"),
+    [
+        ('<meta charset="windows-1251">', "cp1251", True),
+        ('<meta http-equiv="Content-Type" content="text/html; charset=KOI8-R">', "koi8-r", True),
+        ("<meta charset=utf-8>", "utf-8", True),
+        ("", "utf-8", True),
+        ("", "cp1251", False),
+        ("<meta charset=utf-8>", "cp1251", False),
+        ("<meta charset=klingon>", "utf-8", False),
+        ("<meta charset=ascii>", "cp1251", True),
+    ],
+)
+def test_a_page_is_in_the_encoding_that_it_declares_or_is_set_aside(
+    tmp_path: Path, head: str, codec: str, kept: bool
+) -> None:
+    put(tmp_path, "ok.html", "<p>ok</p>")
+    put(tmp_path, "page.html", f"{head}<p>Сегодня ясно</p>".encode(codec))
+    ledger, rows, _ = gather(tmp_path, source("*.html", {}))
+    assert ledger.rejected == ({} if kept else {"TEXT_ENCODING": 1})
+    assert not kept or "ascii" in head or rows[1]["text"] == "Сегодня ясно"
+
+
+def test_a_page_nested_too_deep_is_set_aside_and_a_long_list_is_not(tmp_path: Path) -> None:
+    put(tmp_path, "a.html", "<div>" * 600_000 + "deep" + "</div>" * 600_000)
+    put(tmp_path, "b.html", "<div>" * 900 + "<ul>" + "<li><p>item<br>" * 5_000 + "</div>" * 900)
+    ledger, [row], rejects = gather(tmp_path, source("*.html", {}))
+    assert ledger.rejected == {"ROW_DEPTH": 1} and rejects[0]["where"] == "a.html"
+    assert row["text"].count("item") == 5_000
+
+
+def test_only_the_part_that_is_asked_for_is_read() -> None:
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser("<div><p>a</p><p id=x>b<i>c</i></p><p>d</p></div>")
+    node = tree.css_first("#x")
+    assert node and visible_text(node) == "bc"
+    assert page_text("<article>one</article><p>rest</p>")[1] == "one"
+    assert page_text("<article>one</article><article>two</article><p>rest</p>")[1] == "one\n\ntwo\n\nrest"
+    assert page_text("") == ("", "")

@@ -1,0 +1,149 @@
+"""HTML to the text that a reader sees: nothing hidden, nothing of scripts, blocks on lines of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from understudy.data.clean import Fault
+from understudy.errors import ConfigError, extra
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+UNSEEN = frozenset(
+    {
+        "area", "audio", "base", "button", "canvas", "datalist", "dialog", "embed", "head", "iframe", "input",
+        "link", "map", "meta", "noscript", "object", "param", "picture", "script", "select", "source", "style",
+        "svg", "template", "textarea", "title", "track", "video",
+    }
+)  # fmt: skip
+CHROME = frozenset(("aside", "footer", "form", "header", "nav"))
+"""What surrounds the text of a page; left out of a page's main text."""
+PARAGRAPHS = frozenset(
+    {
+        "article", "blockquote", "dl", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "main", "ol", "p", "pre",
+        "section", "table", "ul",
+    }
+)  # fmt: skip
+BLOCKS = frozenset(
+    {
+        "address", "aside", "body", "br", "caption", "center", "dd", "details", "div", "dt", "fieldset",
+        "figcaption", "footer", "form", "header", "hr", "html", "legend", "li", "nav", "summary", "tbody",
+        "tfoot", "thead", "tr",
+    }
+)  # fmt: skip
+TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+FLAT = frozenset(
+    {
+        "area", "base", "br", "col", "dd", "dt", "embed", "hr", "img", "input", "li", "link", "meta", "option", "p",
+        "param", "rb", "rp", "rt", "source", "tbody", "td", "tfoot", "th", "thead", "tr", "track", "wbr",
+    }
+)  # fmt: skip
+"""Elements without an end, or whose end may be left out: they do not say how deep a page is."""
+MAX_DEPTH = 1_000
+CELLS = frozenset(("td", "th"))
+SPACE = re.compile(r"[ \t\r\n\f]+")
+EDGES = re.compile(r"[ \t]*\n[ \t]*")
+EMPTY_LINES = re.compile(r"\n{3,}")
+PRESERVED = "\v"
+"""Stands for the line ends of preformatted text until the others are folded."""
+
+
+def page_text(page: str) -> tuple[str, str]:
+    """(title, main text) of a page; the main text is that of its `main` or only `article`, else of its body.
+
+    Raises Fault ROW_DEPTH.
+    """
+    tree = _parse(page)
+    title = tree.css_first("title")
+    articles = tree.css("article")
+    root = tree.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else tree.body)
+    return SPACE.sub(" ", title.text() if title else "").strip(), visible_text(root, CHROME) if root else ""
+
+
+def select_texts(page: str, select: Mapping[str, str]) -> dict[str, str | None]:
+    """The visible text of what each CSS selector finds, one block for each match; None where it finds nothing."""
+    if not select:
+        return {}
+    tree = _parse(page)
+    from selectolax.lexbor import SelectolaxError
+
+    found: dict[str, str | None] = {}
+    for column, selector in select.items():
+        try:
+            nodes = tree.css(selector)
+        except SelectolaxError as e:
+            raise ConfigError("SELECTOR", f"select.{column}", f"{selector!r} is no CSS selector", "mend it") from e
+        texts = [text for text in map(visible_text, nodes) if text]
+        found[column] = "\n\n".join(texts) if texts else None
+    return found
+
+
+def visible_text(node: LexborNode, without: frozenset[str] = frozenset()) -> str:
+    """Text below `node` less what is hidden and the elements named in `without`.
+
+    Paragraph-like elements are parted by an empty line, other blocks by a line end, table cells by a tab.
+    """
+    text = EDGES.sub("\n", "".join(_pieces(node, UNSEEN | without)))
+    return EMPTY_LINES.sub("\n\n", text).strip("\n \t").replace(PRESERVED, "\n")
+
+
+def _parse(page: str) -> LexborHTMLParser:
+    with extra("html"):
+        from selectolax.lexbor import LexborHTMLParser
+    if _deep(page):
+        raise Fault("ROW_DEPTH", f"elements nested deeper than {MAX_DEPTH} levels")
+    return LexborHTMLParser(page)
+
+
+def _deep(page: str) -> bool:
+    """Whether elements nest beyond MAX_DEPTH: parsers take quadratic time then (100,000 levels: 15 s)."""
+    depth = 0
+    for match in TAG.finditer(page):
+        if match[2].lower() not in FLAT:
+            depth += -1 if match[1] else 1
+            if depth > MAX_DEPTH:
+                return True
+            depth = max(depth, 0)
+    return False
+
+
+def _pieces(root: LexborNode, unseen: frozenset[str]) -> Iterator[str]:
+    """Texts and breaks in document order; a loop and no recursion, since pages nest as deep as they like."""
+    node: LexborNode | None = root
+    kept = 0
+    while node is not None:
+        below = None
+        if node.is_text_node:
+            text = node.text_content or ""
+            yield text.replace("\n", PRESERVED) if kept else SPACE.sub(" ", text)
+        elif node.is_element_node and (node is root or not _hidden(node, unseen)):
+            yield _break(node.tag)
+            below = node.first_child
+            kept += node.tag == "pre" and below is not None
+        if below is not None:
+            node = below
+            continue
+        while node is not None and node.mem_id != root.mem_id and node.next is None:
+            node = node.parent
+            if node is not None:
+                kept -= node.tag == "pre"
+                yield "\t" if node.tag in CELLS else _break(node.tag)
+        if node is None or node.mem_id == root.mem_id:
+            return
+        node = node.next
+
+
+def _break(tag: str | None) -> str:
+    return "\n\n" if tag in PARAGRAPHS else "\n" if tag in BLOCKS else ""
+
+
+def _hidden(node: LexborNode, unseen: frozenset[str]) -> bool:
+    if node.tag in unseen:
+        return True
+    given = node.attributes
+    style = (given.get("style") or "").replace(" ", "").lower()
+    hidden = "hidden" in given or given.get("aria-hidden") == "true"
+    return hidden or "display:none" in style or "visibility:hidden" in style
