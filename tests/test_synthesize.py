@@ -15,6 +15,8 @@ from test_service import Reply, Scripted, _close, chat, client, error, serving  
 
 from understudy.config import SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl
+from understudy.data.decontaminate import firewall
+from understudy.data.guard import Protected, build, save
 from understudy.data.synthesize import Material, category_of, normalised, prompt_key, quota, synthesize
 from understudy.errors import DataError, RemoteError
 from understudy.models.service import ServiceModel
@@ -372,3 +374,33 @@ def test_any_quota_sums_exactly() -> None:
 
 def test_prompts_are_compared_without_case_punctuation_and_space() -> None:
     assert normalised("Who  teaches\nB-12?") == normalised("who teaches b 12") != normalised("who teaches b12")
+
+
+def test_a_teacher_that_knows_a_held_pair_by_heart_loses_that_row(tmp_path: Path) -> None:
+    """The firewall sees fingerprints only; nothing else that synthesis is given holds the held pair."""
+    held, other = seed(70, "who"), seed(71, "when")
+    guarded = [Protected(e, "held", 5, e.id) for e in (held, other)]
+    save(build(guarded, 4, 0.5), tmp_path / "guard")
+    wall = firewall(tmp_path / "guard", [*SEEDS, *DOCUMENTS])
+
+    def recite(request: dict[str, Any]) -> dict[str, Any]:
+        """The held pair, in other letters, though the document says nothing of the kind."""
+        answer = str(held.answer).upper().replace(" ", "\u00a0 ")
+        return {**good(request), "question": held.meta["question"], "answer": answer, "facts": []}
+
+    def lenient(e: Example) -> Example:
+        return Example(e.id, e.messages, {k: v for k, v in e.meta.items() if k != "facts"})
+
+    digits = {"documents": [Document(d.id, f"{d.text} {held.answer}", d.meta) for d in DOCUMENTS]}
+    given = {"seeds": [lenient(s) for s in SEEDS], "cfg": CFG.model_copy(update={"min_yield": 0.0}), **digits}
+    for name, against in (("open", None), ("walled", wall)):
+        with teaching(recite) as (_, address):
+            ledger = run(client(address), tmp_path / name, firewall=against, **given)
+        assert ledger.balanced
+        shown = [
+            e for e in kept(tmp_path / name) if normalised(e.meta["question"]) == normalised(held.meta["question"])
+        ]
+        assert bool(shown) == (against is None)
+    rejects = [r for r in read_jsonl(tmp_path / "walled" / "rejects.jsonl") if r["reason"] == "LEAK_NGRAM"]
+    assert rejects and all(r["detail"].endswith(held.id) for r in rejects)
+    assert str(held.meta["question"]) not in (tmp_path / "walled" / "rejects.jsonl").read_text()

@@ -64,6 +64,7 @@ class Lifecycle:
         if cfg.prompts:
             asked = c.PromptsStep(**cfg.prompts.model_dump(), as_of=self.bound.as_of if cfg.prompts.dated else None)
             self.dev, self.held = s.prompt.step(asked), s.hold_prompts.step(asked)
+        self.guard = s.guard.step(cfg.split, coverage=coverage) if coverage and cfg.teacher else None
         self.base = s.base.step(cfg.base.model_copy(update={"digest": self.bound.base}))
 
     def baselines(self) -> None:
@@ -98,6 +99,7 @@ class Lifecycle:
                 self._synthesis(number, targeted and number > 1),
                 name=f"synthesize-{arm}",
                 data=self.data,
+                guard=self.guard,
                 previous=list(extra),
                 dev=before.scores if before and targeted else None,
                 skip_if=skipped(before.data if before else None),

@@ -19,6 +19,7 @@ from understudy.core.artifact import (
     Checkpoint,
     Corpus,
     Dataset,
+    Guard,
     HeldSet,
     Packed,
     Release,
@@ -57,7 +58,7 @@ def dedupe(cfg: c.DedupeConfig, corpus: Corpus, out: Path) -> Corpus:
     return Corpus(out, ledger=work(cfg, corpus.path / "rows.jsonl", out))
 
 
-@stage(revision=1)
+@stage(revision=2)
 def split(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> Dataset:
     """Divide by group into train, validation, seed and dev; held rows are left out."""
     from understudy.data.split import split as work
@@ -65,7 +66,7 @@ def split(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path
     return Dataset(out, ledger=work(cfg, corpus.path / "rows.jsonl", _rows(coverage), out))
 
 
-@stage(revision=1)
+@stage(revision=2)
 def hold(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> HeldSet:
     """Set the held coverage pairs aside; without a coverage set, the test split takes their place."""
     from understudy.data.split import hold as work
@@ -89,10 +90,21 @@ def hold_prompts(cfg: c.PromptsStep, out: Path) -> HeldSet:
     return HeldSet(out, ledger=work(cfg, "held", out))
 
 
-@stage(revision=1, needs=Needs(retries=1))
-def synthesize(cfg: c.SynthesizeStep, data: Dataset, previous: list[Dataset], dev: Scores | None, out: Path) -> Dataset:
+@stage(revision=1)
+def guard(cfg: c.SplitConfig, coverage: Corpus, out: Path) -> Guard:
+    """Fingerprint the dev and held pairs, so that synthesis can keep them out without reading them."""
+    from understudy.data.split import protect
+
+    return Guard(out, facts={"units": protect(cfg, coverage.path / "rows.jsonl", out)})
+
+
+@stage(revision=2, needs=Needs(retries=1))
+def synthesize(
+    cfg: c.SynthesizeStep, data: Dataset, guard: Guard, previous: list[Dataset], dev: Scores | None, out: Path
+) -> Dataset:
     """Have the teacher write more examples from the seed pairs and training documents, for what dev failed on."""
     from understudy.data import synthesize as work
+    from understudy.data.decontaminate import firewall
     from understudy.models.connect import connect
 
     seeds = read_examples(data.path / "seed.jsonl")
@@ -103,7 +115,7 @@ def synthesize(cfg: c.SynthesizeStep, data: Dataset, previous: list[Dataset], de
         ledger = work.synthesize(
             cfg,
             teacher,
-            work.Material(seeds, documents, earlier),
+            work.Material(seeds, documents, earlier, firewall(guard.path, [*seeds, *documents])),
             quota=work.quota(cfg, counts, _main_rows(dev) if dev else None, cfg.metric, cfg.targeted),
             round=cfg.round,
             out=out,

@@ -5,7 +5,15 @@ line; SIZES holds what `size:` derives. The models under a stage's key are that 
 but for the fields marked EXECUTION.
 """
 
-from understudy.config.data import CleanConfig, CollectConfig, DedupeConfig, FieldMap, SourceConfig, SplitConfig
+from understudy.config.data import (
+    CleanConfig,
+    CollectConfig,
+    DecontaminateConfig,
+    DedupeConfig,
+    FieldMap,
+    SourceConfig,
+    SplitConfig,
+)
 from understudy.config.evals import AnswerConfig, Decoding, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import RegisterConfig, ServeConfig
@@ -37,6 +45,7 @@ __all__ = [
     "ControlStep",
     "Count",
     "Decoding",
+    "DecontaminateConfig",
     "DedupeConfig",
     "EXECUTION",
     "FieldMap",

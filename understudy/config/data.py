@@ -113,6 +113,17 @@ class DedupeConfig(Strict):
     """Compare after case folding and white-space folding."""
 
 
+class DecontaminateConfig(Strict):
+    """Rows that show a dev, held or test row in any guise are taken out of the splits before it, and of synthesis."""
+
+    enabled: bool = True
+    """Compare by word n-grams; without it only equal prompts, passages and groups are taken out."""
+    ngram_words: Annotated[int, Field(ge=2, le=13)] = 4
+    """Words in an n-gram. 13 and 8 are usual for web text; short and edited rows need fewer."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of a protected row's rare n-grams from which another row shows it."""
+
+
 class SplitConfig(Strict):
     """How documents and coverage pairs are divided. A group never straddles splits."""
 
@@ -126,6 +137,8 @@ class SplitConfig(Strict):
     """Coverage pairs that steer rounds; all others are held."""
     seed: Count = 0
     """Seed of the division."""
+    decontaminate: DecontaminateConfig = DecontaminateConfig()
+    """What of the protected rows may stand in others."""
 
     @model_validator(mode="after")
     def _sum(self) -> SplitConfig:

@@ -71,6 +71,12 @@ class HeldSet(Artifact):
     kind = "HeldSet"
 
 
+class Guard(Artifact):
+    """Hashes of the dev and held pairs' n-grams: what synthesis may know of them."""
+
+    kind = "Guard"
+
+
 class Packed(Artifact):
     kind = "Packed"
 
@@ -109,7 +115,21 @@ class Report(Artifact):
 
 KINDS: dict[str, type[Artifact]] = {
     c.kind: c
-    for c in (Corpus, Dataset, HeldSet, Packed, Base, Checkpoint, Answers, Scores, BiasReport, Verdict, Release, Report)
+    for c in (
+        Corpus,
+        Dataset,
+        HeldSet,
+        Guard,
+        Packed,
+        Base,
+        Checkpoint,
+        Answers,
+        Scores,
+        BiasReport,
+        Verdict,
+        Release,
+        Report,
+    )
 }
 
 

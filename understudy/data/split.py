@@ -1,7 +1,8 @@
 """Who sees what: one pure assignment of corpus and coverage rows, written by `split` and, for held, by `hold`.
 
 Groups are drawn whole in a seeded hash order that runs evenly through the categories. What dev and held hold (a group,
-a prompt, a passage) is taken out of everything less protected: train < validation < seed < dev < held or test.
+a prompt, a passage, or most of one's n-grams) is taken out of everything less protected: train < validation < seed <
+dev < held or test.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ from pathlib import Path
 
 from understudy.config import SplitConfig
 from understudy.core.records import Document, Example, Ledger, Record, digest, read_records, write_jsonl
+from understudy.data.decontaminate import Candidate, find_leaks
 from understudy.data.dedupe import fold
+from understudy.data.guard import Protected, build, page_of, save
 from understudy.errors import DataError
 
 TRAIN, VALIDATION, DOCUMENTS, SEED, DEV = "train", "validation", "documents", "seed", "dev"
 FILES = (TRAIN, VALIDATION, DOCUMENTS, SEED, DEV)
 GUARDED = (VALIDATION, DEV, "held", "test")
+SCORED = (DEV, "held", "test")
+RANK = {name: i for i, name in enumerate((DOCUMENTS, TRAIN, VALIDATION, SEED, DEV, "held", "test"))}
+"""What a better protected split holds is taken out of the others."""
 
 
 @dataclass(slots=True)
@@ -75,6 +81,8 @@ def assign(cfg: SplitConfig, corpus: list[Record], coverage: list[Record] | None
         placed = [*_training(cfg, corpus, pairs := _by_pairs(cfg, coverage)), *pairs]
         wanted = ["held", *([SEED] if cfg.seed_pairs else []), *([DEV] if cfg.dev_pairs else [])]
     _take_out_twins(placed)
+    if cfg.decontaminate.enabled:
+        _take_out_leaks(cfg, placed)
     left = Counter(p.split for p in placed if not p.reason)
     empty = [name for name in wanted if not left[name]]
     if coverage is None and not left[TRAIN]:
@@ -89,8 +97,9 @@ def assign(cfg: SplitConfig, corpus: list[Record], coverage: list[Record] | None
 
 
 def group_of(record: Record) -> str:
-    """The group that must not straddle, folded for comparison: the row's own, else its passage, else its id."""
-    return fold(str(record.meta.get("group") or (isinstance(record, Example) and _passage_key(record)) or record.id))
+    """The group that must not straddle, folded for comparison: the row's own, else its passage, page or id."""
+    passage = isinstance(record, Example) and _passage_key(record)
+    return fold(str(record.meta.get("group") or passage or page_of(record) or record.id))
 
 
 def _by_pairs(cfg: SplitConfig, coverage: list[Record]) -> list[Placed]:
@@ -202,23 +211,48 @@ def _even_order(members: Iterable[str], categories: dict[str, set[str]], seed: i
 
 def _take_out_twins(placed: list[Placed]) -> None:
     """Reject what equals a prompt or passage of a better protected split; groups cannot see such twins."""
-    rank = {name: i for i, name in enumerate((DOCUMENTS, TRAIN, VALIDATION, SEED, DEV, "held", "test"))}
     prompts, passages = dict[str, str](), dict[str, str]()
     for p in placed:
         if p.split not in GUARDED or not isinstance(p.record, Example):
             continue
         for table, key in ((prompts, _prompt_key(p.record)), (passages, _passage_key(p.record))):
-            if key and rank[p.split] > rank.get(table.get(key, ""), -1):
+            if key and RANK[p.split] > RANK.get(table.get(key, ""), -1):
                 table[key] = p.split
     for p in placed:
         if p.reason:
             continue
         prompt = prompts.get(_prompt_key(p.record), "")
         passage = passages.get(_passage_key(p.record), "")
-        if prompt and rank[prompt] > rank[p.split]:
+        if prompt and RANK[prompt] > RANK[p.split]:
             p.reason, p.detail = _twin("prompt", prompt), f"the same prompt is in {prompt}"
-        elif passage and rank[passage] > rank[p.split]:
+        elif passage and RANK[passage] > RANK[p.split]:
             p.reason, p.detail = _twin("text", passage), f"the same passage is in {passage}"
+
+
+def _take_out_leaks(cfg: SplitConfig, placed: list[Placed]) -> None:
+    """Reject what shows a row of a better protected split in another guise; what many groups hold shows nothing."""
+    kept = [p for p in placed if not p.reason]
+    free = [p for p in kept if p.split not in ("held", "test")]
+    rows = [Candidate(p.record, RANK[p.split], group_of(p.record)) for p in free]
+    guard = build(_protected(kept), cfg.decontaminate.ngram_words, cfg.decontaminate.share)
+    for i, leak in find_leaks(guard, rows).items():
+        free[i].reason, free[i].detail = leak.reason, leak.detail
+
+
+def _protected(placed: list[Placed]) -> list[Protected]:
+    scored = [p for p in placed if p.split in SCORED and isinstance(p.record, Example)]
+    return [Protected(p.record, p.split, RANK[p.split], group_of(p.record)) for p in scored]
+
+
+def protect(cfg: SplitConfig, coverage: Path, out: Path) -> int:
+    """Write the fingerprints of the dev and held pairs, by which others may be compared with them unread.
+
+    Returns how many units they have; none when decontamination is off.
+    """
+    pairs = _protected(_by_pairs(cfg, read_records(coverage))) if cfg.decontaminate.enabled else []
+    guard = build(pairs, cfg.decontaminate.ngram_words, cfg.decontaminate.share)
+    save(guard, out)
+    return len(guard.units)
 
 
 def _twin(what: str, split: str) -> str:

@@ -1,7 +1,8 @@
 """The teacher writes training examples: from seed pairs and training documents only, each row filtered with a reason.
 
-Nothing here ever receives held data, so nothing here can leak it: seeds, training documents and dev failure rates are
-all there is. Requests are planned from the seed before any is sent; with the teacher's cache a rerun costs no call.
+Nothing here ever receives held data: seeds, training documents and dev failure rates are all there is. What a teacher
+knows of dev and held by itself is stopped by their fingerprints. Requests are planned from the seed before any is
+sent; with the teacher's cache a rerun costs no call.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 from understudy.config import SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, digest, write_jsonl
 from understudy.data.clean import context_turn
+from understudy.data.decontaminate import Firewall
 from understudy.errors import DataError, RemoteError
 from understudy.models.base import Conversation
 
@@ -81,6 +83,7 @@ class _Batch:
     seed_prompts: set[str]
     seed_pairs: set[tuple[str, str]]
     limits: tuple[int, int]
+    firewall: Firewall | None
     kept: list[Example] = field(default_factory=list)
     rejects: list[dict[str, Any]] = field(default_factory=list)
     replies: list[frozenset[str]] = field(default_factory=list)
@@ -149,11 +152,15 @@ def quota(
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What the teacher writes from; `earlier` holds the `prompt_key` of every row of earlier rounds."""
+    """What the teacher writes from; `earlier` holds the `prompt_key` of every row of earlier rounds.
+
+    `firewall` refuses what shows a dev or held pair.
+    """
 
     seeds: list[Example]
     documents: list[Document]
     earlier: set[str]
+    firewall: Firewall | None = None
 
 
 def synthesize(
@@ -178,7 +185,7 @@ def synthesize(
     total = sum(wanted.values())
     fresh = _freshest(documents, earlier)
     plans = {category: _Plan(cfg, category, seeds, fresh, round) for category in wanted}
-    batch = _batch(wanted, seeds, earlier)
+    batch = _batch(wanted, material)
     template = Template(PROMPT.read_text("utf-8"))
     sent: Counter[str] = Counter()
     needed = {category: math.ceil(rows / cfg.rows_per_call) for category, rows in wanted.items()}
@@ -205,14 +212,16 @@ def synthesize(
     return batch.ledger
 
 
-def _batch(wanted: dict[str, int], seeds: list[Example], earlier: set[str]) -> _Batch:
+def _batch(wanted: dict[str, int], material: Material) -> _Batch:
+    seeds = material.seeds
     return _Batch(
         quota=wanted,
-        earlier=earlier,
+        earlier=material.earlier,
         taken=set(),
         seed_prompts={prompt_key(s) for s in seeds},
         seed_pairs={(normalised(_question(s)), normalised(s.answer or "")) for s in seeds},
         limits=_limits(seeds),
+        firewall=material.firewall,
     )
 
 
@@ -315,6 +324,8 @@ def _take(
         batch.reject(where, "duplicate", row["question"])
     elif not batch.missing(request.category):
         batch.reject(where, "over_quota", row["question"])
+    elif leak := batch.firewall and batch.firewall.leak(example):
+        batch.reject(where, leak.reason, leak.detail)
     else:
         batch.taken.add(key)
         batch.filled[request.category] += 1
