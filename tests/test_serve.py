@@ -10,119 +10,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-import uvicorn
+from endpoint import HTTP, NAME, Scripted, Server, ask
 
 from understudy.errors import ConfigError, IntegrityError
-from understudy.models.base import Answer, Conversation, Delta, Sampling
+from understudy.models.base import Conversation, Sampling
 from understudy.serve.api import create_app
 from understudy.serve.guard import Access
-from understudy.serve.server import access_for, check_bind, listen, verify
+from understudy.serve.server import access_for, check_bind, verify
 from understudy.serve.worker import StopFilter
-
-CONTEXT = 64
-# One client: each builds a TLS context, which costs more than all its requests here.
-HTTP = httpx2.Client(timeout=20, trust_env=False)
-NAME = "advisor v3"
-
-
-class Scripted:
-    """Says the last user message back, word by word; a word is a token. crash, mute, midcrash, slow N are commands."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[Conversation, Sampling]] = []
-        self.gate = threading.Event()
-        self.given = 0
-        self.stopped = threading.Event()
-
-    @property
-    def identity(self) -> dict[str, str]:
-        return {"model": "scripted"}
-
-    def prompt_tokens(self, conversation: Conversation) -> int:
-        return sum(len(m["content"].split()) for m in conversation)
-
-    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        raise NotImplementedError
-
-    def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[Delta]:
-        self.asked.append((conversation, sampling))
-        text = conversation[-1]["content"]
-        words = text.split(" ")
-        if text == "crash":
-            raise RuntimeError("secret path /srv/model")
-        if words[0] == "slow":
-            yield from self._slowly(int(words[1]))
-            return
-        for i, word in enumerate(words[: sampling.max_new_tokens]):
-            yield Delta(word if i == 0 else f" {word}")
-            if word == "midcrash":
-                raise RuntimeError("secret")
-        reason = "length" if len(words) > sampling.max_new_tokens else "stop"
-        if text != "mute":
-            yield Delta("", reason, self.prompt_tokens(conversation), min(len(words), sampling.max_new_tokens))
-
-    def _slowly(self, pieces: int) -> Iterator[Delta]:
-        try:
-            for _ in range(pieces):
-                self.given += 1
-                yield Delta("word ")
-                time.sleep(0.01)
-            yield Delta("", "stop", 1, pieces)
-        finally:
-            self.stopped.set()
-
-
-class Server:
-    """A real uvicorn in a thread."""
-
-    def __init__(self, model: Any, *, app: Any = None, **settings: Any) -> None:
-        self.sock = listen("127.0.0.1", 0)
-        self.port = self.sock.getsockname()[1]
-        self.model = model
-        given = {"served_by": NAME, "context_tokens": CONTEXT, "max_body_bytes": 100_000, **settings}
-        config = uvicorn.Config(app or create_app(model, **given), log_level="critical", access_log=False)
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.sock]}, daemon=True)
-
-    def __enter__(self) -> Server:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.server.should_exit = True
-        self.thread.join(20)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, http_client=HTTP)
-
-    def post(self, content: Any, headers: dict[str, str] | None = None) -> httpx2.Response:
-        raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-        given = {"content-type": "application/json", **(headers or {})}
-        return HTTP.post(f"{self.url}/v1/chat/completions", content=raw, headers=given)
-
-    def health(self) -> dict[str, Any]:
-        return dict(HTTP.get(f"{self.url}/health").json())
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with Server(Scripted()) as running:
         yield running
-
-
-def ask(text: str = "one two three", **more: Any) -> dict[str, Any]:
-    return {"model": "understudy", "messages": [{"role": "user", "content": text}], **more}
 
 
 def refused(response: httpx2.Response, status: int, code: str, param: str | None = None) -> None:
@@ -132,7 +40,7 @@ def refused(response: httpx2.Response, status: int, code: str, param: str | None
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["message"]
     assert (error["code"], error["param"]) == (code, param)
-    assert response.headers["x-request-id"] and response.headers["x-understudy-served-by"] == NAME
+    assert response.headers["x-request-id"] and "x-understudy-served-by" not in response.headers
     assert "Traceback" not in response.text and "secret" not in response.text
 
 
@@ -446,7 +354,7 @@ def test_what_is_served_is_what_was_registered(tmp_path: Path) -> None:
 PROGRAM = """
 import time
 from understudy.models.base import Delta
-from understudy.serve.api import create_app
+from understudy.serve.api import Limits, Understudy, create_app
 from understudy.serve.server import run_app
 
 class Slow:
@@ -456,7 +364,7 @@ class Slow:
             time.sleep(0.01)
         yield Delta("", "stop", 1, 60)
 
-run_app(create_app(Slow(), served_by="advisor v3", context_tokens=64), "127.0.0.1", 0,
+run_app(create_app(Understudy(Slow(), "advisor v3", 64)), "127.0.0.1", 0,
         announce=lambda url: print(url, flush=True))
 """
 
@@ -488,7 +396,7 @@ def test_a_release_of_the_tiny_base_is_served_as_the_model_answers(tmp_path: Pat
     write_release(folder, checkpoint=tmp_path / "c", verdict=verdict, card={"name": "tiny", "decoding": decoding})
     question: Conversation = [{"role": "user", "content": "Where is the lecture on algebra?"}]
     expected = LocalModel(folder / "model").generate([question], Sampling(max_new_tokens=12))[0]
-    with Server(None, app=load(folder, served_by=NAME, max_body_bytes=1_000_000)) as running:
+    with Server(None, app=create_app(load(folder, served_by=NAME))) as running:
         client = running.client()
         reply = client.chat.completions.create(**{**ask(), "messages": question})
         streamed = client.chat.completions.create(**{**ask(), "messages": question}, stream=True)

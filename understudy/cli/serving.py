@@ -26,12 +26,12 @@ def serve(
     champion = Registry(project.root, cfg.register_.name).champion()
     if champion is None:
         raise ConfigError("NO_CHAMPION", cfg.register_.name, "no version is registered", "understudy run")
+    bound = {"host": host or cfg.serve.host, "port": cfg.serve.port if port is None else port}
     start(
         project.root / champion.path,
-        host or cfg.serve.host,
-        cfg.serve.port if port is None else port,
+        cfg.serve.model_copy(update=bound),
         served_by=f"understudy v{champion.version}",
-        max_body_bytes=cfg.serve.max_body_bytes,
+        service=cfg.service,
         announce=lambda line: typer.echo(line, err=True),
     )
 

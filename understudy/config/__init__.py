@@ -16,7 +16,7 @@ from understudy.config.data import (
 )
 from understudy.config.evals import AnswerConfig, Decoding, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
-from understudy.config.operation import RegisterConfig, ServeConfig
+from understudy.config.operation import FailoverConfig, RegisterConfig, ServeConfig
 from understudy.config.project import SIZES, Config
 from understudy.config.steps import (
     CONTROLS,
@@ -48,6 +48,7 @@ __all__ = [
     "DecontaminateConfig",
     "DedupeConfig",
     "EXECUTION",
+    "FailoverConfig",
     "FieldMap",
     "GateConfig",
     "GateStep",

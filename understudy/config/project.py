@@ -11,7 +11,7 @@ from understudy.config.data import CleanConfig, DedupeConfig, SourceConfig, Spli
 from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import RegisterConfig, ServeConfig
-from understudy.config.values import Name, Strict
+from understudy.config.values import EXECUTION, Name, Strict
 
 
 class Config(Strict):
@@ -47,10 +47,10 @@ class Config(Strict):
     loop: LoopConfig = LoopConfig()
     gate: GateConfig = GateConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
-    serve: ServeConfig = ServeConfig()
+    serve: ServeConfig = Field(default=ServeConfig(), json_schema_extra=EXECUTION)
 
     @model_validator(mode="after")
-    def _teacher_needs_coverage(self) -> Config:
+    def _needs_what_it_uses(self) -> Config:
         if self.prompts and self.coverage:
             raise PydanticCustomError("cfg_missing", "give `prompts` or a `coverage` set, not both", {"key": "prompts"})
         if self.teacher and not self.coverage:
@@ -59,6 +59,8 @@ class Config(Strict):
             )
         if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
             raise PydanticCustomError("cfg_missing", "`loop.rounds` above 1 needs a `teacher`", {"key": "loop rounds"})
+        if self.serve.policy == "service_first" and not self.service:
+            raise PydanticCustomError("cfg_missing", "`policy: service_first` needs a `service`", {"key": "serve"})
         return self
 
 

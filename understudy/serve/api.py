@@ -1,18 +1,16 @@
-"""The OpenAI-compatible endpoint over one Model: chat completions, model list, health.
+"""The OpenAI-compatible endpoint: chat completions, model list, health.
 
-`create_app` builds the application; `serve` proves a release's files against its digests, loads it and runs it until
-SIGTERM, which lets running answers finish.
+`create_app` builds the application around the understudy that is always there and, by policy, the rented service that
+is asked first; `server.serve` runs it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import queue
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,19 +21,41 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from understudy.models.base import Conversation, Model, Sampling
+from understudy.serve.completion import Completion
 from understudy.serve.guard import Access, Guard, respond
-from understudy.serve.request import ApiError, ChatRequest, parse_body, parse_chat
-from understudy.serve.worker import Admit, Job, Piece, Worker
+from understudy.serve.request import ApiError, parse_body, parse_chat
+from understudy.serve.router import Router
+from understudy.serve.upstream import Upstream
+from understudy.serve.worker import Admit, Worker
 
 BODY_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Understudy:
+    """The model that is always there. `served_by` is `<name> v<version>`, `defaults` the release's decoding."""
+
+    model: Model
+    served_by: str
+    context_tokens: int
+    defaults: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one process takes on."""
+
+    max_body_bytes: int = 1_000_000
+    queue_size: int = 64
 
 
 class Service:
     """The handlers and what they share."""
 
-    def __init__(self, worker: Worker, served_by: str, defaults: Sampling) -> None:
-        self.worker, self.served_by, self.defaults = worker, served_by, defaults
-        self.names = {"understudy", served_by.rpartition(" v")[0] or served_by, served_by}
+    def __init__(self, router: Router, understudy: Understudy) -> None:
+        self.router, self.understudy = router, understudy
+        name = understudy.served_by
+        self.names = {"understudy", name.rpartition(" v")[0] or name, *router.models}
         self.created = int(time.time())
 
     async def chat(self, request: Request) -> Response:
@@ -43,138 +63,36 @@ class Service:
             raw = await asyncio.wait_for(request.body(), BODY_TIMEOUT_S)
         except TimeoutError:
             raise ApiError(408, "request_timeout", "The body did not arrive in time.") from None
-        asked = parse_chat(parse_body(raw), self.defaults)
+        asked = parse_chat(parse_body(raw), self.understudy.defaults)
         self._known(asked.model, "model")
-        job = Job(asked.conversation, asked.choices)
-        try:
-            self.worker.submit(job)
-        except queue.Full:
-            error = ApiError(503, "overloaded", "Too many requests are waiting.")
-            error.headers["retry-after"] = "2"
-            raise error from None
-        return Completion(self, asked, job, f"chatcmpl-{request.state.request_id}")
+        return Completion(self.router.answer(asked), f"chatcmpl-{request.state.request_id}")
 
     def _known(self, model: str, param: str | None) -> None:
         if model not in self.names:
-            raise ApiError(404, "model_not_found", f"This server serves `{self.served_by}`.", param)
+            raise ApiError(404, "model_not_found", f"This server serves {_quoted(self.router.models)}.", param)
 
-    def _card(self) -> dict[str, Any]:
-        return {"id": self.served_by, "object": "model", "created": self.created, "owned_by": "understudy"}
+    def _card(self, model: str) -> dict[str, Any]:
+        return {"id": model, "object": "model", "created": self.created, "owned_by": "understudy"}
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._card()]})
+        return JSONResponse({"object": "list", "data": [self._card(name) for name in self.router.models]})
 
     async def model(self, request: Request) -> Response:
-        self._known(request.path_params["id"], "model")
-        return JSONResponse(self._card())
+        model = request.path_params["id"]
+        self._known(model, "model")
+        return JSONResponse(self._card(model if model in self.router.models else self.understudy.served_by))
 
     async def health(self, request: Request) -> Response:
-        state = {"status": "ok", "served_by": self.served_by}
-        return JSONResponse({**state, "waiting": self.worker.waiting, "failures": self.worker.failures})
+        worker, breaker = self.router.worker, self.router.breaker
+        state: dict[str, Any] = {"status": "ok", "served_by": self.understudy.served_by}
+        state |= {"waiting": worker.waiting, "failures": worker.failures}
+        if self.router.upstream:
+            state["service"] = {"model": self.router.models[-1], "breaker": breaker.state, "opened": breaker.opened}
+        return JSONResponse(state)
 
 
-class Completion(Response):
-    """A chat completion on its way; the job is cancelled when the client goes."""
-
-    def __init__(self, service: Service, asked: ChatRequest, job: Job, completion_id: str) -> None:
-        self.service, self.asked, self.job = service, asked, job
-        self.background = None
-        self.head = {"id": completion_id, "created": int(time.time()), "model": service.served_by}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.create_task(self._stream(send) if self.asked.stream else self._whole(scope, receive, send))
-        gone = asyncio.create_task(_until_gone(receive))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
-        finally:
-            self.job.cancel()
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-
-    async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        texts = [""] * len(self.asked.choices)
-        reasons: list[str | None] = [None] * len(texts)
-        usage = Usage()
-        async for piece in self.job.pieces():
-            texts[piece.index] += piece.delta.text
-            reasons[piece.index] = piece.delta.finish_reason
-            usage.add(piece)
-        choices = [
-            {"index": i, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": reason}
-            for i, (text, reason) in enumerate(zip(texts, reasons, strict=True))
-        ]
-        body = {**self.head, "object": "chat.completion", "choices": choices, "usage": usage.to_json()}
-        await JSONResponse(body)(scope, receive, send)
-
-    async def _stream(self, send: Send) -> None:
-        events = self.job.pieces()
-        # An error before the first piece is still a real 4xx or 5xx.
-        first = await anext(events)
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        try:
-            async for event in self._events(first, events):
-                await _send_event(send, event)
-            await _send_event(send, "[DONE]")
-        except Exception as e:
-            error = e if isinstance(e, ApiError) else ApiError(500, "internal_error", "The generation failed.")
-            # No [DONE]: clients then know that the answer is not whole.
-            await _send_event(send, error.body)
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _events(self, first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[dict[str, Any]]:
-        usage, begun = Usage(), set[int]()
-
-        async def pieces() -> AsyncIterator[Piece]:
-            yield first
-            async for piece in rest:
-                yield piece
-
-        async for piece in pieces():
-            if piece.index not in begun:
-                begun.add(piece.index)
-                yield self._chunk(piece.index, {"role": "assistant", "content": ""}, None)
-            usage.add(piece)
-            if piece.delta.text:
-                yield self._chunk(piece.index, {"content": piece.delta.text}, None)
-            if piece.delta.finish_reason:
-                yield self._chunk(piece.index, {}, piece.delta.finish_reason)
-        if self.asked.include_usage:
-            yield {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": usage.to_json()}
-
-    def _chunk(self, index: int, delta: dict[str, str], reason: str | None) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-        chunk = {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
-        return {**chunk, "usage": None} if self.asked.include_usage else chunk
-
-
-class Usage:
-    """Token counts over the choices; the prompt counts once."""
-
-    def __init__(self) -> None:
-        self.prompt = self.completion = 0
-
-    def add(self, piece: Piece) -> None:
-        if piece.delta.finish_reason:
-            self.prompt = piece.delta.prompt_tokens
-            self.completion += piece.delta.completion_tokens
-
-    def to_json(self) -> dict[str, int]:
-        total = self.prompt + self.completion
-        return {"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total}
-
-
-async def _send_event(send: Send, event: object) -> None:
-    text = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
-    await send({"type": "http.response.body", "body": f"data: {text}\n\n".encode(), "more_body": True})
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _quoted(models: list[str]) -> str:
+    return " and ".join(f"`{model}`" for model in models)
 
 
 def context_check(model: Model, context_tokens: int) -> Admit:
@@ -218,23 +136,23 @@ class _Refusal(Response):
 
 
 def create_app(
-    model: Model,
+    understudy: Understudy,
     *,
-    served_by: str,
-    context_tokens: int,
-    max_body_bytes: int = 1_000_000,
-    defaults: Sampling | None = None,
+    upstream: Upstream | None = None,
     access: Access | None = None,
-    queue_size: int = 64,
+    limits: Limits | None = None,
 ) -> ASGIApp:
-    """The ASGI application. `served_by` is `<registered name> v<version>`; `defaults` is the release's decoding."""
-    worker = Worker(model, context_check(model, context_tokens), queue_size)
-    service = Service(worker, served_by, defaults or Sampling())
+    """The ASGI application. With an `upstream` the rented service answers first, and the understudy when it fails."""
+    limits = limits or Limits()
+    worker = Worker(understudy.model, context_check(understudy.model, understudy.context_tokens), limits.queue_size)
+    router = Router(worker, understudy.served_by, upstream)
+    service = Service(router, understudy)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         worker.start()
-        yield
+        async with upstream or nullcontext():
+            yield
         await asyncio.to_thread(worker.close)
 
     routes = [
@@ -246,4 +164,4 @@ def create_app(
     handlers: Any = {HTTPException: _shaped, ApiError: _shaped, Exception: _shaped}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Guard(app, access or Access(), max_body_bytes, {"x-understudy-served-by": served_by})
+    return Guard(app, access or Access(), limits.max_body_bytes)

@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,9 +37,8 @@ class Access:
 class Guard:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, access: Access, max_body_bytes: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, app: ASGIApp, access: Access, max_body_bytes: int) -> None:
         self.app, self.access, self.max_body_bytes = app, access, max_body_bytes
-        self.headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -57,7 +55,7 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                ours = [*self.headers, (b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+                ours = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
                 message["headers"] = [*message.get("headers", []), *ours]
             await send(message)
 

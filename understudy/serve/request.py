@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -57,13 +58,14 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request. `choices` holds one Sampling per answer; `max_tokens` None leaves the release's limit."""
+    """A checked request. `choices` holds one Sampling per answer; `given` the checked fields as they came."""
 
     model: str
     conversation: Conversation
     choices: tuple[Sampling, ...]
     stream: bool
     include_usage: bool
+    given: Mapping[str, Any]
 
 
 def _refuse(param: str | None, message: str, code: str = "invalid_value") -> NoReturn:
@@ -104,6 +106,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
 def parse_chat(body: dict[str, Any], defaults: Sampling) -> ChatRequest:
     """Check every field of a chat completion request. `defaults` is the release's decoding."""
     given = {key: value for key, value in body.items() if value is not None}
+    as_given = dict(given)
     model = given.pop("model", None)
     if model is None:
         _refuse("model", "`model` is required.", "missing_required_parameter")
@@ -113,7 +116,7 @@ def parse_chat(body: dict[str, Any], defaults: Sampling) -> ChatRequest:
     include_usage = _stream_options(given.pop("stream_options", None), stream)
     sampling, n = _sampling(given, defaults)
     _reject_rest(given)
-    return ChatRequest(model, conversation, _choices(sampling, n), stream, include_usage)
+    return ChatRequest(model, conversation, _choices(sampling, n), stream, include_usage, as_given)
 
 
 def _choices(sampling: Sampling, n: int) -> tuple[Sampling, ...]:

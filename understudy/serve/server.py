@@ -6,21 +6,31 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.config import FailoverConfig, ServeConfig, ServiceConfig
 from understudy.errors import ConfigError, IntegrityError, ResourceError, extra
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from understudy.serve.api import Understudy
+    from understudy.serve.upstream import Upstream
 
 DRAIN_S = 30
 Announce = Callable[[str], None]
 
 
 def serve(
-    release_dir: Path, host: str, port: int, *, served_by: str, max_body_bytes: int, announce: Announce = print
+    release_dir: Path,
+    cfg: ServeConfig,
+    *,
+    served_by: str,
+    service: ServiceConfig | None = None,
+    announce: Announce = print,
 ) -> None:
     """Serve a release until SIGTERM or SIGINT; port 0 picks a free one and `announce` gets the URL.
 
@@ -28,29 +38,43 @@ def serve(
     are not those that were registered, ResourceError when the port is taken.
     """
     key = os.environ.get("UNDERSTUDY_API_KEY") or None
-    check_bind(host, key)
-    access = access_for(host, key)
-    app = load(release_dir, served_by=served_by, max_body_bytes=max_body_bytes, access=access)
-    run_app(app, host, port, announce=announce)
+    check_bind(cfg.host, key)
+    understudy = load(release_dir, served_by=served_by)
+    with extra("serve"), opened(service if cfg.policy == "service_first" else None, cfg.failover) as upstream:
+        from understudy.serve.api import Limits, create_app
+
+        limits = Limits(max_body_bytes=cfg.max_body_bytes)
+        app = create_app(understudy, upstream=upstream, access=access_for(cfg.host, key), limits=limits)
+        run_app(app, cfg.host, cfg.port, announce=announce)
 
 
-def load(release_dir: Path, *, served_by: str, max_body_bytes: int, access: Any = None) -> ASGIApp:
-    """The application of a proven release; its decoding settings are the defaults of requests."""
+@contextmanager
+def opened(service: ServiceConfig | None, budget: FailoverConfig) -> Iterator[Upstream | None]:
+    """The service to ask first, or None; a simulated one without an address is started here, as real HTTP."""
+    from understudy.serve.upstream import Upstream
+
+    if service is None:
+        yield None
+    elif service.provider == "simulated" and not service.base_url:
+        from understudy.models.simulated import SimulatedService
+
+        with SimulatedService() as simulated:
+            simulated.keep_requests = False
+            yield Upstream(service, budget, simulated.base_url)
+    else:
+        yield Upstream(service, budget)
+
+
+def load(release_dir: Path, *, served_by: str) -> Understudy:
+    """The model of a proven release; its decoding settings are the defaults of requests."""
     release = verify(release_dir)
     with extra("local"):
         from understudy.models.base import Sampling
         from understudy.models.local import LocalModel
-        from understudy.serve.api import create_app
+        from understudy.serve.api import Understudy
 
         model = LocalModel(release_dir / "model")
-    return create_app(
-        model,
-        served_by=served_by,
-        context_tokens=model.context,
-        max_body_bytes=max_body_bytes,
-        defaults=Sampling(**release["decoding"]),
-        access=access,
-    )
+    return Understudy(model, served_by, model.context, Sampling(**release["decoding"]))
 
 
 def is_loopback(host: str) -> bool:
