@@ -20,7 +20,7 @@ from understudy.serve.server import listen
 
 CONTEXT = 64
 # One client: each builds a TLS context, which costs more than all its requests here.
-HTTP = httpx2.Client(timeout=20, trust_env=False)
+HTTP = httpx2.Client(timeout=250, trust_env=False)
 NAME = "advisor v3"
 
 

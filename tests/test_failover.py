@@ -31,7 +31,7 @@ SHORT_S = 0.3
 
 def front(url: str, **budget: Any) -> Server:
     """The endpoint before the service at `url`."""
-    times: dict[str, Any] = {"connect_s": 20.0, "first_token_s": 20.0, "gap_s": 20.0, "failures": PATIENT}
+    times: dict[str, Any] = {"connect_s": 60.0, "first_token_s": 60.0, "gap_s": 60.0, "failures": PATIENT}
     cfg = ServiceConfig(provider="openai", model=MODEL, base_url=url)
     return Server(Scripted(), upstream=Upstream(cfg, FailoverConfig(**{**times, **budget})))
 
@@ -262,11 +262,12 @@ def test_fifty_requests_at_half_open_reach_the_service_once() -> None:
         if upstream.requests <= 2:
             http("503 Service Unavailable", ERROR)(connection)
         else:
-            well.wait(60)
+            well.wait(250)
             say(chunk("fine", "stop"), DONE)(connection)
 
     with Wire(script) as upstream, ExitStack() as stack:
-        server = stack.enter_context(front(upstream.url, failures=2, cool_down_s=0.2))
+        patient = {"first_token_s": 250.0, "gap_s": 250.0, "deadline_s": 250.0}
+        server = stack.enter_context(front(upstream.url, failures=2, cool_down_s=0.2, **patient))
         pool = stack.enter_context(ThreadPoolExecutor(50))
         for _ in range(4):
             assert served(server, "hello", False)[:2] == ("hello", NAME)
