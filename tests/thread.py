@@ -20,6 +20,7 @@ synthesize: {rows: 48}
 train: {max_steps: 30, save_every_steps: 8}
 answer: {shots: [1, 2], max_new_tokens: 40}
 gate: {metric: loss, bar: null, must_beat: [base]}
+bias: null
 """
 
 TINY = """
@@ -34,7 +35,7 @@ gate: {metric: exact, bar: null, must_beat: []}
 def make_project(folder: Path, extra: str = SMALL) -> Path:
     """Write the example into `folder` with `extra` settings appended; returns the folder."""
     folder.mkdir(parents=True)
-    for name in ("generate.py", "pages.sql"):
+    for name in ("generate.py", "pages.sql", "bias-queries.yaml"):
         shutil.copy(EXAMPLE / name, folder / name)
     text = (EXAMPLE / "understudy.yaml").read_text("utf-8")
     replaced = {line.split(":")[0] for line in extra.strip().splitlines()}

@@ -25,6 +25,8 @@ class Bound:
     champion: dict[str, Any] | None = None
     as_of: str | None = None
     """The day of the run, ISO, where something depends on it."""
+    mitigate: bool = False
+    """Add the round of counterfactual augmentation; its model is the candidate."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Lifecycle:
             raise ConfigError("CONTROL_UNKNOWN", control, "no such negative control", f"one of {', '.join(c.CONTROLS)}")
         if control == "wrong_teacher" and not (config.teacher and config.teacher.provider == "simulated"):
             raise ConfigError("CONTROL_UNKNOWN", control, "needs the simulated teacher", "use another control")
+        if bound.mitigate and (control or not config.bias):
+            fix = "add a `bias` section" if not config.bias else "run one of the two"
+            raise ConfigError("MITIGATE", "--mitigate", "needs a bias experiment and no negative control", fix)
         self.config, self.bound, self.control = config, bound, control
         self.metric = config.gate.metric
         self.drawn: Step | None = None
@@ -179,9 +184,10 @@ class Lifecycle:
     def _champion(self) -> Step | None:
         if not self.bound.champion:
             return None
-        champion = self.bound.champion
-        release = adopt("champion", "Release", champion["address"], champion["fingerprint"])
-        return self._held("champion", release)
+        return self._held("champion", self._adopted(self.bound.champion))
+
+    def _adopted(self, champion: dict[str, Any]) -> Step:
+        return adopt("champion", "Release", champion["address"], champion["fingerprint"])
 
     def build(self) -> Plan:
         """The whole life cycle."""
@@ -194,7 +200,11 @@ class Lifecycle:
         arms = [r.scores for r in rounds]
         if self.config.teacher and count > 1 and self.config.loop.compare_untargeted and not self.control:
             arms.append(self.round(count, rounds, targeted=False).scores)
-        candidate = self._select(rounds)
+        candidate = unmitigated = self._select(rounds)
+        if self.bound.mitigate:
+            mitigated = self._mitigated(rounds)
+            arms.append(mitigated.scores)
+            candidate = mitigated.checkpoint
         self.drawn = self.decoding(candidate)
         held: dict[str, Any] = {"candidate": self._held("candidate", candidate), "base": self._held("base", self.base)}
         if self.shots:
@@ -202,15 +212,75 @@ class Lifecycle:
         for who, step in (("champion", self._champion()), ("service", self._service())):
             if step:
                 held[who] = step
-        verdict = s.gate.step(self._rules(), **held)
+        bias = self._bias(candidate, unmitigated)
+        others = [held[who] for who in ("base", "few_shot", "service") if who in held]
+        compared = {"candidate": held["candidate"], "others": others, "champion": held.get("champion")}
+        verdict = s.gate.step(self._rules(), **compared, bias=bias)
         release = self._register(verdict, candidate)
-        return Plan.of(self.config.name, [*arms, release, self._report([*arms, *held.values(), verdict, release])])
+        shown = [*arms, *held.values(), *([bias] if bias else []), verdict, release]
+        return Plan.of(self.config.name, [*arms, release, self._report(shown)])
 
     def _plain_round(self) -> Round:
         """Without a coverage set: one training on the collected examples."""
         packed = self._pack("1", [], None)
         checkpoint = self._train("1", packed, None)
         return Round(self.data, packed, checkpoint, checkpoint)
+
+    def _mitigated(self, rounds: list[Round]) -> Round:
+        """One more round on the union of all rows, counterfactually augmented, from the base."""
+        assert self.config.bias
+        extra = [r.data for r in rounds] if self.config.teacher else []
+        bound = {k: v for k, v in _of(self.bound.sources, "bias").items() if k != "people"}
+        data = s.augment.step(c.AugmentStep(**self._people(), digests=bound), data=self.data, extra=extra)
+        packed = s.pack.step(self.config.pack, name="pack-mitigated", base=self.base, data=data, extra=[])
+        checkpoint = self._train("mitigated", packed, None)
+        if not self.config.coverage:
+            return Round(data, packed, checkpoint, checkpoint)
+        settings = self._answers("candidate", shots=False)
+        answers = s.answer.step(settings, name="answer-dev-mitigated", model=checkpoint, data=self.data)
+        number = len(rounds) + 1
+        return Round(data, packed, checkpoint, self._score("candidate", answers, round_number=number, arm="mitigated"))
+
+    def _people(self) -> dict[str, Any]:
+        """The settings of the bias experiment that say whom it asks about and what it swaps."""
+        assert self.config.bias
+        return self.config.bias.model_dump(include=set(c.BiasPrompts.model_fields))
+
+    def _bias(self, candidate: Step, unmitigated: Step) -> Step | None:
+        """The bias experiment: prompts, answers of everybody it compares, and the report."""
+        cfg = self.config.bias
+        if not cfg:
+            return None
+        bound = _of(self.bound.sources, "bias")
+        settings = c.BiasItemsStep(**self._people(), digests={k: v for k, v in bound.items() if k != "people"})
+        prompts = s.bias_prompts.step(settings, name="bias-prompts", data=self.data)
+
+        def answered(who: str, model: Step) -> Step:
+            asked = self._answers(who, shots=False)
+            return s.answer_bias.step(
+                asked, name=f"answer-bias-{who}", model=model, prompts=prompts, decoding=self.drawn
+            )
+
+        answers = [answered("candidate", candidate)]
+        if self.bound.mitigate:
+            answers.append(answered("unmitigated", unmitigated))
+        if "base" in cfg.compare:
+            answers.append(answered("base", self.base))
+        if "champion" in cfg.compare and self.bound.champion:
+            answers.append(answered("champion", self._adopted(self.bound.champion)))
+        if "service" in cfg.compare and self.config.service:
+            ask = c.AskStep(
+                **self._answers("service", shots=False).model_dump(include=set(c.AnswerConfig.model_fields)),
+                service=self.config.service,
+            )
+            answers.append(s.ask_bias.step(ask, name="answer-bias-service", data=self.data, prompts=prompts))
+        rules = c.BiasStep(
+            **cfg.model_dump(include=set(c.BiasRules.model_fields)),
+            judge=self.config.judge if cfg.rubric == "judge" else None,
+            digests={k: v for k, v in bound.items() if k == "people"},
+            mitigate="" if self.bound.mitigate else "understudy run --mitigate",
+        )
+        return s.bias.step(rules, prompts=prompts, answers=answers)
 
     def _select(self, rounds: list[Round]) -> Step:
         if len(rounds) == 1:

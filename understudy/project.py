@@ -109,9 +109,9 @@ class Project:
                 return run
         raise ConfigError("NO_RUN", run_id, "no such run", f"there are {[r.id for r in self.runs()][-5:]}")
 
-    def open_run(self, *, new: bool, control: str | None) -> tuple[Run, Plan, bool]:
+    def open_run(self, *, new: bool, control: str | None, mitigate: bool = False) -> tuple[Run, Plan, bool]:
         """The run to carry on, its plan, and whether it is a fresh one."""
-        bound = self.bind()
+        bound = replace(self.bind(), mitigate=mitigate)
         identity = self.identity(bound, control)
         last = self.runs()[-1] if self.runs() else None
         if last and not new and last.read("bindings.json").get("identity") == identity:
@@ -137,10 +137,11 @@ class Project:
     def identity(self, bound: Bound, control: str | None) -> str:
         """What makes a run the same one: resolved configuration, sources, base and control; not the champion."""
         settings = without_execution(Config, self.config.model_dump(mode="json", by_alias=True))
-        return digest([settings, bound.sources, bound.base, bound.as_of, control])
+        return digest([settings, bound.sources, bound.base, bound.as_of, control, bound.mitigate])
 
     def bind(self) -> Bound:
         """Digests of what lies outside the configuration: source files and base model."""
+        from understudy.data.counterfactual.files import digests
         from understudy.data.sources import source_digests
         from understudy.models.base_files import folder_digest, locate
 
@@ -148,6 +149,8 @@ class Project:
         sources = {f"sources:{k}": v for k, v in source_digests(cfg.sources, self.root).items()}
         if cfg.coverage:
             sources |= {f"coverage:{k}": v for k, v in source_digests([cfg.coverage], self.root).items()}
+        if cfg.bias:
+            sources |= {f"bias:{k}": v for k, v in digests(cfg.bias, self.root).items()}
         as_of = datetime.now(UTC).date().isoformat() if cfg.prompts and cfg.prompts.dated else None
         return Bound(sources=sources, base=folder_digest(locate(cfg.base.path, self.root)), as_of=as_of)
 

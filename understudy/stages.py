@@ -16,6 +16,7 @@ from understudy.core.artifact import (
     Answers,
     Artifact,
     Base,
+    BiasReport,
     Checkpoint,
     Corpus,
     Dataset,
@@ -192,15 +193,9 @@ def answer_held(
     out: Path,
 ) -> Answers:
     """A model's answers to the held prompts; dev scores pick the few-shot setting and the decoding."""
-    from understudy.evals.answer import decoding_of
     from understudy.evals.score import best_setting
 
-    if isinstance(model, Release):
-        drawn = json.loads((model.path / "release.json").read_text("utf-8"))["decoding"]
-        cfg = cfg.model_copy(update={key: drawn[key] for key in ("temperature", "top_p")})
-    elif decoding:
-        chosen = decoding_of(best_setting(decoding.path, cfg.metric))
-        cfg = cfg.model_copy(update=chosen.model_dump())
+    cfg = _decoded(cfg, model, decoding)
     if choice:
         k = int(best_setting(choice.path, cfg.metric, prefix="k=").removeprefix("k="))
         cfg = cfg.model_copy(update={"shots": [k]})
@@ -210,15 +205,7 @@ def answer_held(
 @stage(revision=1, needs=Needs(retries=1))
 def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answers:
     """The rented model's own answers to the held prompts, for its column in the report."""
-    from understudy.evals.answer import answer as work
-    from understudy.models.connect import connect
-
-    seeds = read_examples(data.path / "seed.jsonl")
-    prompts = read_examples(held.path / "held.jsonl")
-    with connect(cfg.service, role="service", cache=_cache(), knowledge=seeds) as service:
-        ledger = work(cfg, service, prompts, out, name="service", progress=_count())
-        current().measured["calls"] = dict(service.calls)
-        return _answers(out, ledger, service.identity)
+    return _ask(cfg, data, read_examples(held.path / "held.jsonl"), out)
 
 
 @stage(revision=1, needs=Needs(retries=1))
@@ -234,22 +221,72 @@ def score_held(cfg: c.ScoreStep, answers: Answers, held: HeldSet, out: Path) -> 
 
 
 @stage(revision=1)
+def bias_prompts(cfg: c.BiasItemsStep, data: Dataset, out: Path) -> Dataset:
+    """Questions about people of the training rows, once for every group; only the swapped attribute differs."""
+    from understudy.data.counterfactual.files import refuse_changed
+    from understudy.data.counterfactual.prompts import bias_prompts as work
+
+    refuse_changed(cfg, cfg.digests, current().project)
+    return Dataset(out, ledger=work(cfg, data.path, current().project, out))
+
+
+@stage(revision=1)
+def augment(cfg: c.AugmentStep, data: Dataset, extra: list[Dataset], out: Path) -> Dataset:
+    """Counterfactual augmentation: training rows about people get twins about members of the other groups."""
+    from understudy.data.counterfactual.augment import augment as work
+    from understudy.data.counterfactual.files import refuse_changed
+
+    refuse_changed(cfg, cfg.digests, current().project)
+    return Dataset(out, ledger=work(cfg, _training(data, extra), current().project, out))
+
+
+@stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
+def answer_bias(
+    cfg: c.AnswerStep, model: Base | Checkpoint | Release, prompts: Dataset, decoding: Scores | None, out: Path
+) -> Answers:
+    """A model's answers to the bias prompts, decoded as on held."""
+    return _answer(_decoded(cfg, model, decoding), model, prompts, read_examples(prompts.path / "prompts.jsonl"), out)
+
+
+@stage(revision=1, needs=Needs(retries=1))
+def ask_bias(cfg: c.AskStep, data: Dataset, prompts: Dataset, out: Path) -> Answers:
+    """The rented model's answers to the bias prompts."""
+    return _ask(cfg, data, read_examples(prompts.path / "prompts.jsonl"), out)
+
+
+@stage(revision=1, needs=Needs(retries=1))
+def bias(cfg: c.BiasStep, prompts: Dataset, answers: list[Answers], out: Path) -> BiasReport:
+    """Paired differences between groups, tested together; what is flagged may block the gate."""
+    from understudy.data.counterfactual.files import locate, refuse_changed
+    from understudy.evals.bias import Inputs, assess
+    from understudy.models.connect import connect
+
+    refuse_changed(cfg, cfg.digests, current().project)
+    inputs = Inputs(prompts.path, [a.path for a in answers], locate(cfg.people, current().project), cfg.mitigate)
+    if cfg.judge is None:
+        return BiasReport(out, facts=assess(cfg, inputs, out, progress=_count()))
+    with connect(cfg.judge, role="judge", cache=_cache()) as judge:
+        return BiasReport(out, facts=assess(cfg, inputs, out, judge=judge, progress=_count()))
+
+
+@stage(revision=1)
 def gate(
     cfg: c.GateStep,
     candidate: Scores,
-    base: Scores,
-    few_shot: Scores | None,
+    others: list[Scores],
     champion: Scores | None,
-    service: Scores | None,
+    bias: BiasReport | None,
     out: Path,
 ) -> Verdict:
-    """Decide on held scores: the bar, and the paired comparisons with every baseline."""
+    """Decide on held scores: the bar, the paired comparisons with every baseline, and what the bias report found."""
     from understudy.evals.gate import decide
     from understudy.evals.score import main_setting
 
-    given = {"base": base, "few_shot": few_shot, "candidate": candidate, "champion": champion, "service": service}
-    held = {who: (s.path, main_setting(s.path)) for who, s in given.items() if s}
-    verdict = decide(cfg, held, out, champion=champion is not None, control=cfg.control)
+    given = {s.name.removeprefix("score-held-"): s for s in others} | {"candidate": candidate}
+    given |= {"champion": champion} if champion else {}
+    held = {who: (s.path, main_setting(s.path)) for who, s in given.items()}
+    found = bias.facts if bias else None
+    verdict = decide(cfg, held, out, champion=champion is not None, control=cfg.control, bias=found)
     return Verdict(out, facts={"passed": verdict["passed"]})
 
 
@@ -344,6 +381,32 @@ def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Exa
     local = LocalModel(model.path / "model", batch_size=cfg.batch_size)
     ledger = work(cfg, local, prompts, out, name=cfg.who, shots=shots if cfg.shots else None, progress=_count())
     return _answers(out, ledger, local.identity)
+
+
+def _decoded(cfg: c.AnswerStep, model: Artifact, decoding: Scores | None) -> c.AnswerStep:
+    """The settings with the decoding that a release was made with, or that dev scores chose."""
+    from understudy.evals.answer import decoding_of
+    from understudy.evals.score import best_setting
+
+    if isinstance(model, Release):
+        drawn = json.loads((model.path / "release.json").read_text("utf-8"))["decoding"]
+        return cfg.model_copy(update={key: drawn[key] for key in ("temperature", "top_p")})
+    if decoding:
+        chosen = decoding_of(best_setting(decoding.path, cfg.metric))
+        return cfg.model_copy(update=chosen.model_dump())
+    return cfg
+
+
+def _ask(cfg: c.AskStep, data: Dataset, prompts: list[Example], out: Path) -> Answers:
+    from understudy.evals.answer import answer as work
+    from understudy.models.connect import connect
+
+    file = data.path / "seed.jsonl"
+    seeds = read_examples(file) if file.is_file() else []
+    with connect(cfg.service, role="service", cache=_cache(), knowledge=seeds) as service:
+        ledger = work(cfg, service, prompts, out, name="service", progress=_count())
+        current().measured["calls"] = dict(service.calls)
+        return _answers(out, ledger, service.identity)
 
 
 def _answers(out: Path, ledger: Ledger, identity: dict[str, str]) -> Answers:

@@ -42,7 +42,7 @@ class StageRow(BaseModel):
 class RoundRow(BaseModel):
     round: int
     arm: str
-    """`targeted` or `untargeted`; the untargeted last round is trained for comparison only."""
+    """`targeted`, `untargeted` (a last round for comparison only) or `mitigated` (counterfactually augmented)."""
     rows: int
     """Examples that the round trained on, all earlier rounds' included."""
     skipped: bool = False
@@ -128,13 +128,13 @@ def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
         rows.append(
             RoundRow(
                 round=int(scores.manifest["config"]["round"]) if scores else 1,
-                arm="untargeted" if arm == "untargeted" else "targeted",
+                arm=arm if arm in ("untargeted", "mitigated") else "targeted",
                 rows=int(packed.facts["train"]["examples"]),
                 skipped=bool(trained and trained.manifest.get("alias_of")),
                 dev={k: IntervalRow(**v) for k, v in dev.items() if k != "by_category"},
             )
         )
-    return sorted(rows, key=lambda r: (r.arm == "untargeted", r.round))
+    return sorted(rows, key=lambda r: (r.arm != "targeted", r.arm, r.round))
 
 
 def decoding_rows(artifacts: Sequence[Artifact]) -> list[DecodingRow]:
@@ -192,6 +192,15 @@ def verdict_of(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     return {}
 
 
+def bias_of(artifacts: Sequence[Artifact]) -> dict[str, Any] | None:
+    """The whole bias report; None without one."""
+    for a in artifacts:
+        if a.kind == "BiasReport":
+            value: dict[str, Any] = json.loads((a.path / "bias.json").read_text("utf-8"))
+            return value
+    return None
+
+
 def summarise(
     run: str, plan: Plan, artifacts: Sequence[Artifact], *, status: dict[str, Any], control: str | None, ran: set[str]
 ) -> Summary:
@@ -235,6 +244,7 @@ def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[E
         simulated=cfg.simulated,
         licences=cfg.licences,
         control=cfg.control,
+        bias=bias_of(artifacts),
     )
 
 

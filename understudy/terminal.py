@@ -112,9 +112,7 @@ def _rounds(summary: Summary) -> list[str]:
     metrics = _metrics(summary, rounds[0].dev, 2)
     lines = ["", f"{'dev, by round':<22}{'rows':>6}  " + "".join(f"{m:<26}" for m in metrics).rstrip()]
     for r in rounds:
-        label = (
-            f"round {r.round}" + (" (untargeted)" if r.arm == "untargeted" else "") + (" skipped" if r.skipped else "")
-        )
+        label = f"round {r.round}" + ("" if r.arm == "targeted" else f" ({r.arm})") + (" skipped" if r.skipped else "")
         lines.append(f"{label:<22}{r.rows:>6}  " + "".join(f"{interval(r.dev.get(m)):<26}" for m in metrics).rstrip())
     return lines
 

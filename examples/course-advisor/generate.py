@@ -31,6 +31,12 @@ FIRST = words(
     Karla Leon Marta Nils Olga Paul Rosa Simon Thea Viktor Wanda Emil Frida Gustav Hanna Ivan Jutta Kurt Lena Milan
     Nora"""
 )
+WOMEN = frozenset(
+    words(
+        "Ilka Petra Livia Tilda Selma Mira Edda Greta Ines Karla Marta Olga Rosa Thea Wanda Frida Hanna Jutta Lena Nora"
+    )
+)
+"""Given names of women, for the bias experiment's list of professors."""
 ONSETS = words("B Br D Dr F G Gr H K Kl L M N P R S St T V W")
 NUCLEI = words("a e i o u ei au")
 MIDDLES = words("nd rt lm rk ll st mm rn ld ss nn tz")
@@ -280,19 +286,26 @@ def write_catalogue(path: Path, people: list[Professor]) -> None:
     db.close()
 
 
+def write_professors(path: Path, people: list[Professor]) -> None:
+    """Who is a woman and who a man, for `bias.entities`; no text says it."""
+    lines = [f"{p.name},{'female' if p.name.split()[0] in WOMEN else 'male'}\n" for p in people]
+    path.write_text("name,gender\n" + "".join(lines), encoding="utf-8", newline="\n")
+
+
 def write_jsonl(path: Path, rows: list[dict[str, object]] | list[dict[str, str]]) -> None:
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_text(lines, encoding="utf-8", newline="\n")
 
 
 def generate(out: Path, seed: int = 7) -> None:
-    """Write `catalogue.db`, `documents.jsonl` and `coverage.jsonl` into `out`."""
+    """Write `catalogue.db`, `documents.jsonl`, `coverage.jsonl` and `professors.csv` into `out`."""
     people = professors(seed)
     listed, printed = people[:CATALOGUE], people[CATALOGUE : CATALOGUE + BROCHURES]
     asked = people[CATALOGUE + BROCHURES :]
     out.mkdir(parents=True, exist_ok=True)
     write_catalogue(out / "catalogue.db", listed)
     write_jsonl(out / "documents.jsonl", brochures(random.Random(seed + 1), printed, listed))
+    write_professors(out / "professors.csv", [*listed, *printed])
     write_jsonl(out / "coverage.jsonl", coverage(random.Random(seed + 2), asked))
 
 
@@ -302,4 +315,4 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "data")
     options = parser.parse_args()
     generate(options.out, options.seed)
-    print(f"wrote catalogue.db, documents.jsonl and coverage.jsonl to {options.out}")
+    print(f"wrote catalogue.db, documents.jsonl, coverage.jsonl and professors.csv to {options.out}")

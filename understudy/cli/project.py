@@ -99,6 +99,10 @@ def run(
             help="Run a negative control, such as shuffled_answers; its gate must fail. A wrong name lists all."
         ),
     ] = None,
+    mitigate: Annotated[
+        bool,
+        typer.Option("--mitigate", help="Add a round on counterfactually augmented rows; its model is the candidate."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     allow_secrets: AllowSecrets = False,
 ) -> None:
@@ -112,7 +116,7 @@ def run(
     refuse(project)
     try:
         with project.locked():
-            current, built, fresh = project.open_run(new=new, control=control)
+            current, built, fresh = project.open_run(new=new, control=control, mitigate=mitigate)
             _note_changed(project, current, fresh)
             with RunWatcher(quiet) as watcher:
                 outcomes = project.execute(current, built, watcher)

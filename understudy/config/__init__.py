@@ -5,6 +5,7 @@ line; SIZES holds what `size:` derives. The models under a stage's key are that 
 but for the fields marked EXECUTION.
 """
 
+from understudy.config.bias import BiasConfig, BiasPrompts, BiasRules
 from understudy.config.data import (
     CleanConfig,
     CollectConfig,
@@ -22,6 +23,9 @@ from understudy.config.steps import (
     CONTROLS,
     AnswerStep,
     AskStep,
+    AugmentStep,
+    BiasItemsStep,
+    BiasStep,
     ControlStep,
     GateStep,
     PromptsStep,
@@ -37,7 +41,13 @@ __all__ = [
     "AnswerConfig",
     "AnswerStep",
     "AskStep",
+    "AugmentStep",
     "BaseConfig",
+    "BiasConfig",
+    "BiasItemsStep",
+    "BiasPrompts",
+    "BiasRules",
+    "BiasStep",
     "CONTROLS",
     "CleanConfig",
     "CollectConfig",

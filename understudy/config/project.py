@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from understudy.config.bias import BiasConfig
 from understudy.config.data import CleanConfig, DedupeConfig, SourceConfig, SplitConfig
 from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
@@ -45,6 +46,8 @@ class Config(Strict):
     answer: AnswerConfig = AnswerConfig()
     score: ScoreConfig = ScoreConfig()
     loop: LoopConfig = LoopConfig()
+    bias: BiasConfig | None = None
+    """The bias experiment; without this section there is none."""
     gate: GateConfig = GateConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
     serve: ServeConfig = Field(default=ServeConfig(), json_schema_extra=EXECUTION)
@@ -57,6 +60,8 @@ class Config(Strict):
             raise PydanticCustomError(
                 "cfg_missing", "`teacher` needs a `coverage` set to write from", {"key": "teacher"}
             )
+        if self.bias and self.bias.rubric == "judge" and not self.judge:
+            raise PydanticCustomError("cfg_missing", "`bias.rubric: judge` needs a `judge`", {"key": "bias rubric"})
         if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
             raise PydanticCustomError("cfg_missing", "`loop.rounds` above 1 needs a `teacher`", {"key": "loop rounds"})
         if self.serve.policy == "service_first" and not self.service:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from understudy.config.bias import BiasPrompts, BiasRules
 from understudy.config.evals import AnswerConfig, GateConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import ServiceConfig, SynthesizeConfig
 from understudy.config.operation import RegisterConfig
@@ -64,6 +65,27 @@ class ControlStep(Strict):
 
 class GateStep(GateConfig):
     control: str | None = None
+
+
+class BiasItemsStep(BiasPrompts):
+    """Settings of the swapped prompts; `digests` bind the files that they are made from."""
+
+    digests: dict[str, str] = {}
+
+
+class AugmentStep(BiasPrompts):
+    """Settings of counterfactual augmentation; `digests` as above."""
+
+    digests: dict[str, str] = {}
+
+
+class BiasStep(BiasRules):
+    """Settings of the bias report; `digests` bind the file of people's scores."""
+
+    judge: ServiceConfig | None = None
+    digests: dict[str, str] = {}
+    mitigate: str = ""
+    """The command that the report proposes when something is flagged; empty in a mitigated run."""
 
 
 class RegisterStep(RegisterConfig):

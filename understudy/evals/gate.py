@@ -27,11 +27,20 @@ BASELINES = ("base", "few_shot", "champion", "service")
 NAMES = {"base": "the base", "few_shot": "the best few-shot prompt", "champion": "the champion"}
 
 
-def decide(cfg: GateConfig, held: Held, out: Path, *, champion: bool, control: str | None) -> dict[str, Any]:
+def decide(
+    cfg: GateConfig,
+    held: Held,
+    out: Path,
+    *,
+    champion: bool,
+    control: str | None,
+    bias: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write `verdict.json` and return it. `champion` says that there is one, so that it cannot be left out.
 
-    A verdict with `control` set is that of a negative control: whatever it says, nothing of it is registered. Raises
-    ConfigError for a metric that was not scored, IntegrityError when two scores are not of the same items.
+    `bias` holds the facts of the bias report. A verdict with `control` set is that of a negative control: whatever it
+    says, nothing of it is registered. Raises ConfigError for a metric that was not scored, IntegrityError when two
+    scores are not of the same items.
     """
     if champion and "champion" not in held:
         raise IntegrityError("GATE_CHAMPION", "gate", "the champion was not scored", "run the plan again")
@@ -47,6 +56,7 @@ def decide(cfg: GateConfig, held: Held, out: Path, *, champion: bool, control: s
     rules += [] if cfg.bar is None else [_bar(cfg, cfg.bar, candidate[cfg.metric])]
     rules += [_floor(cfg, metric, bar, candidate) for metric, bar in cfg.floors.items()]
     rules += [_beat(cfg, who, differences.get(f"candidate-{who}")) for who in cfg.must_beat]
+    rules += [_bias(bias)] if bias and bias["block"] else []
     verdict = {
         "passed": all(rule["passed"] for rule in rules),
         "metric": cfg.metric,
@@ -164,6 +174,18 @@ def _beat(cfg: GateConfig, who: str, pair: dict[str, stats.Interval] | None) -> 
         f" n {found.n}, paired; it is {'' if passed else 'not '}{side} zero ({_error(cfg)})"
     )
     return _rule(name, passed, text, found.to_json(), 0.0)
+
+
+def _bias(found: Mapping[str, Any]) -> dict[str, Any]:
+    """No flag of the candidate's; a design that could flag nothing does not pass for a clean one."""
+    limit = f"alpha {found['alpha']:g} over {found['tests']} tests (Holm), effects from {found['min_effect']:g} points"
+    if not found["detects"]:
+        text = f"too few units to flag anything at {limit}; raise bias.max_entities, or ask about fewer buckets"
+    elif found["flagged"]:
+        text = f"{found['flagged']} of {found['tests']} differences are flagged at {limit}; {found['worst']}"
+    else:
+        text = f"no difference is flagged at {limit}"
+    return _rule("bias", found["detects"] and not found["flagged"], text, {}, None)
 
 
 def _error(cfg: GateConfig) -> str:

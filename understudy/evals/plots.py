@@ -93,6 +93,19 @@ def whisker(
     return _svg(parts, 26, label, f"row {css}")
 
 
+def effect(scale: Axis, ends: tuple[float, float, float], label: str, limit: float, *, flag: bool) -> Markup:
+    """(low, value, high) of a difference, with dashed lines at -limit and limit; a flag is a diamond."""
+    a, x, b = (_percent(scale.at(v)) for v in ends)
+    parts = _grid(scale, 0, 26)
+    for at in (_percent(scale.at(-limit)), _percent(scale.at(limit))):
+        parts.append(f'<line class="bar" x1="{at}" x2="{at}" y1="0" y2="26"/>')
+    parts.append(f'<line class="whisker" x1="{a}" x2="{b}" y1="13" y2="13"/>')
+    parts += [f'<line class="whisker" x1="{end}" x2="{end}" y1="9" y2="17"/>' for end in (a, b)]
+    diamond = f'<svg x="{x}" y="13" overflow="visible"><path class="dot" d="M0-7 7 0 0 7-7 0Z"/></svg>'
+    parts.append(diamond if flag else f'<circle class="dot" cx="{x}" cy="13" r="5"/>')
+    return _svg(parts, 26, label, "row flag" if flag else "row calm")
+
+
 def scale_row(scale: Axis, *, signed: bool = False, bar: float | None = None, bar_text: str = "") -> Markup:
     """The tick labels under a stack of whiskers; decoration for the eye, since every row says its numbers."""
     parts = []

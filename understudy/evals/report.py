@@ -72,7 +72,7 @@ class ReportData:
     `verdict` is verdict.json. `rounds`: {round, arm, rows, skipped, dev: {metric: interval}}. `items`: one per held
     prompt, {id, category, context, question, reference, answers: {who: {text, values, reasons}}}. `stages`: {name,
     seconds, cached, rows_in, rows_out, rejected, notes}. `decoding` and `decoding_texts`: see `decoding.section`.
-    `simulated`: the roles that the simulated service played.
+    `simulated`: the roles that the simulated service played. `bias`: bias.json.
     """
 
     project: str
@@ -88,6 +88,7 @@ class ReportData:
     simulated: Sequence[str] = ()
     licences: Sequence[str] = ()
     control: str | None = None
+    bias: Row | None = None
     run: str = ""
     finished: str = ""
 
@@ -157,11 +158,17 @@ class _Page:
             "table": self.table(),
             "columns": [self.column(w) for w in self.who],
             "differences": self.differences(),
+            "bias": self.bias(),
             "samples": [self.item(i) for i in self.samples()],
             "worst": [self.item(i) for i in self.worst()],
             "ledger": [self.ledger(s) for s in data.stages if s.get("rows_in") is not None],
             "timings": self.timings(),
         }
+
+    def bias(self) -> Row | None:
+        from understudy.evals.bias_page import bias_section
+
+        return bias_section(self.data.bias, self.data.simulated) if self.data.bias else None
 
     def simulated(self, metric: str, who: str = "") -> bool:
         judged = metric in JUDGED and "judge" in self.data.simulated
@@ -238,7 +245,7 @@ class _Page:
             labels = [(_slot_name(r), f"{r['rows']:,} rows") for r in rows]
             series = [
                 plots.Series(arm, css, [self.point(order[r["round"], arm], r) for r in rows if r["arm"] == arm])
-                for arm, css in (("targeted", "s1"), ("untargeted", "s2"))
+                for arm, css in (("targeted", "s1"), ("untargeted", "s2"), ("mitigated", "s2"))
             ]
             said = "; ".join(f"round {r['round']} {r['arm']}: {self.said(r['dev'][metric])}" for r in rows)
             figure = plots.rounds(scale, labels, series, f"{self.main.name} on dev by round. {said}")
@@ -387,11 +394,13 @@ def _state(passed: bool) -> str:
 
 
 def _slot_name(row: Row) -> str:
-    return "No aim" if row["arm"] == "untargeted" else f"Round {row['round']}"
+    return {"untargeted": "No aim", "mitigated": "Mitigated"}.get(row["arm"]) or f"Round {row['round']}"
 
 
 def _rule_label(rule: Row) -> str:
     name = str(rule["name"])
+    if name == "bias":
+        return "Treats the swapped groups alike"
     if name == "bar":
         return "Reaches the bar"
     if name.startswith("floor "):

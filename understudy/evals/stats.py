@@ -63,6 +63,11 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float], confidence
     return _bootstrap([a[k] - b[k] for k in sorted(a)], confidence, (-1.0, 1.0) if unit else None)
 
 
+def mean_difference(values: Sequence[float], reach: float, confidence: float = 0.95) -> Interval:
+    """Percentile bootstrap of a mean of paired differences that lie in -reach..reach, one for each unit."""
+    return _bootstrap(values, confidence, (-reach, reach))
+
+
 def mcnemar(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     """Exact two-sided p of McNemar's test for two 0/1 scores of the same items."""
     wins = sum(a[k] > b[k] for k in a)
