@@ -123,7 +123,7 @@ def test_the_first_of_equals_stays_and_the_reject_names_it(tmp_path: Path) -> No
     ledger, kept, rejects = deduped(tmp_path, *rows)
     assert kept == ["a", "c"] and ledger.rejected == {"DUPLICATE": 2}
     assert [(r["where"], r["detail"]) for r in rejects] == [("b", "same content as a"), ("d", "same content as c")]
-    assert deduped(tmp_path, *rows, normalise=False)[1] == ["a", "b", "c", "d"]
+    assert deduped(tmp_path, *rows, normalise=False, near=False)[1] == ["a", "b", "c", "d"]
 
 
 def test_one_prompt_with_two_answers_is_no_duplicate(tmp_path: Path) -> None:

@@ -106,11 +106,11 @@ def test_hashes_are_the_same_in_every_process() -> None:
     assert seen == ["[1734206384924189842, 11558602166745275853]\n"] * 2
 
 
-def test_no_two_of_a_million_words_and_n_grams_collide() -> None:
-    text = " ".join(f"w{i}" for i in range(500_000))
+def test_no_two_of_many_words_and_n_grams_collide() -> None:
+    text = " ".join(f"w{i}" for i in range(200_000))
     grams = words([text])
     every = np.concatenate([grams.hashes, ngrams(grams, 2).hashes])
-    assert len(np.unique(every)) == len(every) == 999_999
+    assert len(np.unique(every)) == len(every) == 399_999
     # What a MinHash takes of them is spread evenly: each of 256 high and low bytes near its share.
     for part in (every >> np.uint64(56), every & np.uint64(255)):
         counts = np.bincount(part.astype(np.int64), minlength=256)

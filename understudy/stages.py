@@ -51,9 +51,9 @@ def clean(cfg: c.CleanConfig, corpus: Corpus, out: Path) -> Corpus:
     return Corpus(out, ledger=work(cfg, corpus.path / "rows.jsonl", out))
 
 
-@stage(revision=1)
+@stage(revision=2)
 def dedupe(cfg: c.DedupeConfig, corpus: Corpus, out: Path) -> Corpus:
-    """Keep the first of every set of equal rows."""
+    """Keep the first of every set of equal or nearly equal rows."""
     from understudy.data.dedupe import dedupe as work
 
     return Corpus(out, ledger=work(cfg, corpus.path / "rows.jsonl", out))

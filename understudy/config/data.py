@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from understudy.config.values import Count, Positive, Rate, Strict
+from understudy.config.values import EXECUTION, Count, Positive, Rate, Strict
+
+Workers = Annotated[int, Field(ge=0, le=256, json_schema_extra=EXECUTION)]
 
 
 class FieldMap(Strict):
@@ -101,16 +103,30 @@ class CleanConfig(Strict):
     """Examples with a longer answer are dropped; `max_chars` bounds the whole chat."""
     strip_markup: bool = True
     """Remove HTML tags and entities."""
+    workers: Workers = 0
+    """Processes; 0 takes one for each core. Small files are cleaned by one."""
     characters: Literal["any", "letters"] = "any"
     """`letters` keeps letters, punctuation and white space of documents and answers, and removes all else (digits,
     emoji, symbols); prompts stay as they are."""
 
 
 class DedupeConfig(Strict):
-    """Exact duplicates are dropped."""
+    """Exact and near duplicates are dropped; the first stays, and the reject names it."""
 
     normalise: bool = True
     """Compare after case folding and white-space folding."""
+    near: bool = True
+    """Drop near duplicates too: long texts that share most of their word runs."""
+    similarity: Annotated[float, Field(gt=0.2, le=1, allow_inf_nan=False)] = 0.6
+    """Near duplicates share at least this part of their word runs (Jaccard). One changed word in 25 leaves 0.85."""
+    shingle_words: Annotated[int, Field(ge=1, le=8)] = 2
+    """Length of the word runs that are compared. Longer runs miss more of what was lightly edited."""
+    boilerplate_rows: Annotated[int, Field(ge=2, le=50_000)] = 10
+    """A run of five words that stands in more rows than this is boilerplate and counts for nothing."""
+    seed: Count = 0
+    """Seed of the MinHash functions."""
+    workers: Workers = 0
+    """Processes; 0 takes one for each core. Small files are read by one."""
 
 
 class DecontaminateConfig(Strict):

@@ -18,6 +18,7 @@ from typing import Any
 Meta = dict[str, Any]
 Message = dict[str, str]
 
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -73,6 +74,14 @@ class Ledger:
     def note(self, name: str, count: int = 1) -> None:
         self.notes[name] = self.notes.get(name, 0) + count
 
+    def add(self, other: Ledger) -> None:
+        """Take in the counts of another part of the same stage."""
+        self.rows_in, self.rows_out = self.rows_in + other.rows_in, self.rows_out + other.rows_out
+        for reason, count in other.rejected.items():
+            self.reject(reason, count)
+        for name, count in other.notes.items():
+            self.note(name, count)
+
     @property
     def balanced(self) -> bool:
         return self.rows_in == self.rows_out + sum(self.rejected.values())
@@ -116,14 +125,19 @@ def well_formed(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
+def to_line(row: Any) -> bytes:
+    """A record or a plain dict as one line of JSON Lines, line end included. No text is refused."""
+    value = row.to_json() if hasattr(row, "to_json") else row
+    return (well_formed(_encode(value)) + "\n").encode()
+
+
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     """Write rows (records or plain dicts) one a line, synced to disk; returns how many. No text is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with open(path, "w", encoding="utf-8", newline="\n") as f:
+    with open(path, "wb") as f:
         for row in rows:
-            value = row.to_json() if hasattr(row, "to_json") else row
-            f.write(well_formed(json.dumps(value, ensure_ascii=False, sort_keys=True)) + "\n")
+            f.write(to_line(row))
             count += 1
         f.flush()
         os.fsync(f.fileno())

@@ -7,7 +7,7 @@ polynomial give every word's hash. Equal words hash equal in every process, loca
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -35,6 +35,8 @@ _UNSPACED = (
 )  # fmt: skip
 _PLANE = 0x10000
 
+BATCH_CHARACTERS = 150_000
+"""Folded at once: their arrays stay in the processor's cache."""
 _MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 _INVERSE = pow(_MULTIPLIER, -1, 1 << 64)
 
@@ -71,8 +73,47 @@ class Grams:
 def words(texts: Sequence[str]) -> Grams:
     """The words of each text: runs of letters, digits and marks, after NFC, folded as `_table` says.
 
-    Memory: about 60 bytes a character of the batch; give some hundred texts at a time.
+    8 µs for 600 characters. Memory: 16 bytes a word, and 60 a character of BATCH_CHARACTERS or of the longest text.
     """
+    import numpy as np
+
+    found = [_words(batch) for batch in _batches(texts)]
+    if len(found) == 1:
+        return found[0]
+    offsets = accumulate((len(part.hashes) for part in found), initial=0)
+    bounds = [np.zeros(1, np.int64), *(part.bounds[1:] + offset for part, offset in zip(found, offsets, strict=False))]
+    return Grams(np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in found)]), np.concatenate(bounds))
+
+
+def skeleton(text: str) -> str:
+    """`text` as `words` compares it, but with its punctuation, and single spaces for white space."""
+    return " ".join(unicodedata.normalize("NFC", text).translate(_SHOWN).split())
+
+
+class _Shown(dict[int, int | None]):
+    """For `str.translate`: what a code point folds to, itself when it separates words; filled as points are met."""
+
+    def __missing__(self, point: int) -> int | None:
+        folded = _folded(point)
+        self[point] = None if folded == _DROPPED else point if folded == _SEPARATOR else folded
+        return self[point]
+
+
+_SHOWN = _Shown()
+
+
+def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    start = size = 0
+    for i, text in enumerate(texts):
+        if size and size + len(text) > BATCH_CHARACTERS:
+            yield texts[start:i]
+            start, size = i, 0
+        size += len(text) + 1
+    if start < len(texts):
+        yield texts[start:]
+
+
+def _words(texts: Sequence[str]) -> Grams:
     import numpy as np
 
     points, starts = _code_points(texts)
@@ -116,8 +157,25 @@ def ngrams(words: Grams, n: int) -> Grams:
     return Grams(_mix(hashes[places]), bounds)
 
 
+def whole(words: Grams) -> Hashes:
+    """One hash for all words of a text in their order, (texts,); equal for texts that read the same."""
+    import numpy as np
+
+    up, down = _powers(1 << max(10, len(words.hashes).bit_length()))
+    sums = np.zeros(len(words.hashes) + 1, np.uint64)
+    np.cumsum(words.hashes * up[: len(words.hashes)], out=sums[1:])
+    return _mix((sums[words.bounds[1:]] - sums[words.bounds[:-1]]) * down[words.bounds[:-1]])
+
+
 def scripts(texts: Sequence[str]) -> NDArray[np.uint8]:
     """The script of most of a text's letters, (texts,) uint8: 0 none, 1 Latin, 2 Greek, 3 Cyrillic, 4 another."""
+    import numpy as np
+
+    parts = [_scripts(batch) for batch in _batches(texts)]
+    return np.concatenate([np.zeros(0, np.uint8), *parts])
+
+
+def _scripts(texts: Sequence[str]) -> NDArray[np.uint8]:
     import numpy as np
 
     points, starts = _code_points(texts)
