@@ -228,6 +228,8 @@ def _identities(reader: Reader, at: int, base: str, source: SourceConfig) -> set
 
     A relative glob passes over what the project writes itself, as reading does.
     """
+    if source.kind == "web":
+        return {f"web:{source.name or 'web'}"}
     if source.kind == "sql" or source.path is None:
         return {json.dumps([source.url, source.query, source.query_file])}
     if any(len(os.fsencode(part)) > 255 for part in source.path.split("/")):

@@ -18,7 +18,7 @@ from understudy.errors import ConfigError
 
 @dataclass(frozen=True)
 class Bound:
-    """What a run binds once: digests of sources and base, and the champion's release."""
+    """What a run binds once: digests of sources and base, the day of web sources, and the champion's release."""
 
     sources: dict[str, str] = field(default_factory=dict)
     base: str = ""
@@ -57,8 +57,9 @@ class Lifecycle:
     def prepare(self) -> None:
         """From raw rows to the Dataset, the HeldSet and the base."""
         cfg, digests = self.config, self.bound.sources
-        corpus = s.collect.step(c.CollectConfig(sources=cfg.sources, digests=_of(digests, "sources")))
-        self.corpus = s.dedupe.step(cfg.dedupe, corpus=s.clean.step(cfg.clean, corpus=corpus))
+        cleaned = [*self._collected(), *self._days()]
+        corpus = s.merge.step(c.MergeStep(), corpora=cleaned) if cfg.web_sources() else cleaned[0]
+        self.corpus = s.dedupe.step(cfg.dedupe, corpus=corpus)
         coverage = None
         if cfg.coverage:
             source = c.CollectConfig(sources=[cfg.coverage], digests=_of(digests, "coverage"))
@@ -71,6 +72,32 @@ class Lifecycle:
             self.dev, self.held = s.prompt.step(asked), s.hold_prompts.step(asked)
         self.guard = s.guard.step(cfg.split, coverage=coverage) if coverage and cfg.teacher else None
         self.base = s.base.step(cfg.base.model_copy(update={"digest": self.bound.base}))
+
+    def _collected(self) -> list[Step]:
+        """Files and queries, cleaned; nothing when all sources are web sites."""
+        cfg = self.config
+        sources = [source for source in cfg.sources if source.kind != "web"]
+        if not sources:
+            return []
+        collect = c.CollectConfig(sources=sources, digests=_of(self.bound.sources, "sources"))
+        return [s.clean.step(cfg.clean, corpus=s.collect.step(collect))]
+
+    def _days(self) -> list[Step]:
+        """Every day of every web source, collected and cleaned on its own: a day that is there is not read again."""
+        steps: list[Step] = []
+        for source in self.config.web_sources():
+            as_of = self.bound.as_of or ""
+            days = source.days_until(as_of) if as_of else []
+            if not days:
+                what = f"web source {source.name or 'web'} starts later, on {source.since}"
+                raise ConfigError("AS_OF", as_of or "none", what, "give a later day, or an earlier `since`")
+            # The span is not in a day's identity: a longer one reads only what is new.
+            one = source.model_copy(update={"since": None, "until": None, "days": None})
+            for day in days:
+                name = f"{source.name or 'web'}-{day}"
+                corpus = s.collect_web.step(c.WebStep(source=one, as_of=day), name=f"collect-{name}")
+                steps.append(s.clean.step(self.config.clean, name=f"clean-{name}", corpus=corpus))
+        return steps
 
     def baselines(self) -> None:
         """The untuned base with few-shot prompts, on dev: the best number of examples goes to held."""

@@ -27,11 +27,11 @@ def _present(project: Project, name: str, fingerprint: str) -> bool:
     return (project.store.address(name, fingerprint) / MANIFEST).is_file()
 
 
-def describe(project: Project, *, why: bool) -> Iterator[str]:
+def describe(project: Project, *, why: bool, as_of: str | None = None) -> Iterator[str]:
     """One line a step: done, or what it would do; with `why`, what makes it stale."""
     runs = project.runs()
     last = runs[-1] if runs else None
-    plan = project.preview()
+    plan = project.preview(as_of)
     before = {row["name"]: row for row in last.read("plan.json")["steps"]} if last else {}
     done = 0
     for step in plan.steps:

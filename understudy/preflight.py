@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from understudy.config import Config
+from understudy.config import Config, SourceConfig
 from understudy.configfile import env_references
+from understudy.core.journal import now
 from understudy.core.plan import Plan
 from understudy.errors import ConfigError, ResourceError
 from understudy.project import Project
 
+WEB = ("httpx2", "selectolax")
 LOCAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "mlflow")
 GRADED = ("judge_similarity", "judge_precision")
 """Metrics from 1 to 100."""
@@ -20,6 +22,8 @@ GRADED = ("judge_similarity", "judge_precision")
 def refuse(project: Project) -> None:
     """Raise for what would surely fail later: a metric that nothing measures, an unset variable, a missing package."""
     _refuse_metrics(project.config)
+    for source in project.config.web_sources():
+        _refuse_web(source)
     for key, name in env_references(project.config):
         value = os.environ.get(name, "")
         if not value.strip() or "\n" in value or "\r" in value:
@@ -28,6 +32,26 @@ def refuse(project: Project) -> None:
     for package in LOCAL:
         if find_spec(package) is None:
             raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[local]'")
+
+
+def _refuse_web(source: SourceConfig) -> None:
+    """Raise for a web source that could not be read at all: columns, URLs, a host that is a private address."""
+    for package in WEB:
+        if find_spec(package) is None:
+            raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[web]'")
+    from understudy.data.mapping import roles_of
+    from understudy.data.web import refuse_addresses
+
+    roles_of(source)
+    refuse_addresses(source, now()[:10])
+
+
+def outlook(project: Project, as_of: str | None = None) -> Iterator[str]:
+    """What each web source would read, without asking any site."""
+    from understudy.data.web import outlook as line
+
+    for source in project.config.web_sources():
+        yield line(source, project.bind(as_of).as_of or now()[:10])
 
 
 def _refuse_metrics(cfg: Config) -> None:

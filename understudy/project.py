@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,9 +109,11 @@ class Project:
                 return run
         raise ConfigError("NO_RUN", run_id, "no such run", f"there are {[r.id for r in self.runs()][-5:]}")
 
-    def open_run(self, *, new: bool, control: str | None, mitigate: bool = False) -> tuple[Run, Plan, bool]:
-        """The run to carry on, its plan, and whether it is a fresh one."""
-        bound = replace(self.bind(), mitigate=mitigate)
+    def open_run(
+        self, *, new: bool, control: str | None, mitigate: bool = False, as_of: str | None = None
+    ) -> tuple[Run, Plan, bool]:
+        """The run to carry on, its plan, and whether it is a fresh one; `as_of` is the day that it is bound to."""
+        bound = replace(self.bind(as_of), mitigate=mitigate)
         identity = self.identity(bound, control)
         last = self.runs()[-1] if self.runs() else None
         if last and not new and last.read("bindings.json").get("identity") == identity:
@@ -125,9 +127,9 @@ class Project:
         plan = lifecycle(self.config, bound, control)
         return self._create(bound, identity, plan, control), plan, True
 
-    def preview(self) -> Plan:
+    def preview(self, as_of: str | None = None) -> Plan:
         """The plan that `run` would carry out now; binds nothing."""
-        bound = self.bind()
+        bound = self.bind(as_of)
         last = self.runs()[-1] if self.runs() else None
         saved = last.read("bindings.json") if last else {}
         if saved.get("identity") == self.identity(bound, None):
@@ -139,8 +141,8 @@ class Project:
         settings = without_execution(Config, self.config.model_dump(mode="json", by_alias=True))
         return digest([settings, bound.sources, bound.base, bound.as_of, control, bound.mitigate])
 
-    def bind(self) -> Bound:
-        """Digests of what lies outside the configuration: source files and base model."""
+    def bind(self, as_of: str | None = None) -> Bound:
+        """What lies outside the configuration: source files, base model, and the day (today, UTC)."""
         from understudy.data.counterfactual.files import digests
         from understudy.data.sources import source_digests
         from understudy.models.base_files import folder_digest, locate
@@ -151,8 +153,20 @@ class Project:
             sources |= {f"coverage:{k}": v for k, v in source_digests([cfg.coverage], self.root).items()}
         if cfg.bias:
             sources |= {f"bias:{k}": v for k, v in digests(cfg.bias, self.root).items()}
-        as_of = datetime.now(UTC).date().isoformat() if cfg.prompts and cfg.prompts.dated else None
-        return Bound(sources=sources, base=folder_digest(locate(cfg.base.path, self.root)), as_of=as_of)
+        base = folder_digest(locate(cfg.base.path, self.root))
+        return Bound(sources=sources, base=base, as_of=self._day(as_of))
+
+    def _day(self, as_of: str | None) -> str | None:
+        """The run's day, where web sources or dated prompts depend on it. Raises ConfigError AS_OF."""
+        cfg = self.config
+        if not (cfg.web_sources() or (cfg.prompts and cfg.prompts.dated)):
+            if as_of:
+                raise ConfigError("AS_OF", as_of, "nothing in this project goes by day", "leave --as-of out")
+            return None
+        try:
+            return date.fromisoformat(as_of).isoformat() if as_of else now()[:10]
+        except ValueError:
+            raise ConfigError("AS_OF", str(as_of), "is no day of the calendar", "write e.g. 2026-11-20") from None
 
     def with_champion(self, bound: Bound, control: str | None) -> Bound:
         """Bind the champion; one that this very plan would produce is replaced by its predecessor."""

@@ -44,6 +44,34 @@ def collect(cfg: c.CollectConfig, out: Path) -> Corpus:
 
 
 @stage(revision=1)
+def collect_web(cfg: c.WebStep, out: Path) -> Corpus:
+    """Read a web source's sites for one day; apart from `collect`, so that a new reader of files fetches no old day."""
+    from understudy.data.sources import collect as work
+    from understudy.data.web import Surroundings, read_web
+
+    context = current()
+    cache = context.cache / "web" if context.cache else None
+    around = Surroundings(cache, context.progress)
+    counts: dict[str, int] = {}
+    ledger = work(
+        c.CollectConfig(sources=[cfg.source]),
+        context.project,
+        out,
+        web=lambda notes: read_web(cfg, notes, around, counts),
+    )
+    context.measured["web"] = counts
+    return Corpus(out, ledger=ledger)
+
+
+@stage(revision=1)
+def merge(cfg: c.MergeStep, corpora: list[Corpus], out: Path) -> Corpus:
+    """The union of sources and days; of a row that was collected again, the newest."""
+    from understudy.data.merge import merge as work
+
+    return Corpus(out, ledger=work([corpus.path / "rows.jsonl" for corpus in corpora], out))
+
+
+@stage(revision=1)
 def clean(cfg: c.CleanConfig, corpus: Corpus, out: Path) -> Corpus:
     """Normalise text and drop rows outside the limits, each with a reason."""
     from understudy.data.clean import clean as work

@@ -20,6 +20,9 @@ AllowSecrets = Annotated[
     bool,
     typer.Option("--allow-secrets", help="Accept literal secrets in understudy.yaml; runs keep copies of them."),
 ]
+AsOf = Annotated[
+    str | None, typer.Option("--as-of", help="The day up to which web sources are read; today (UTC) when left out.")
+]
 RunId = Annotated[str | None, typer.Argument(help="A run's id; the last one when left out.")]
 
 

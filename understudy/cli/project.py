@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from understudy.cli.app import AllowSecrets, Json, RunId, app, open_project
+from understudy.cli.app import AllowSecrets, AsOf, Json, RunId, app, open_project
 from understudy.errors import ConfigError, RemoteError
 
 
@@ -42,11 +42,13 @@ def _ignore(file: Path) -> None:
 @app.command()
 def check(allow_secrets: AllowSecrets = False) -> None:
     """Read understudy.yaml and look for its files, variables and packages; nothing runs."""
-    from understudy.preflight import warnings
+    from understudy.preflight import outlook, warnings
 
     project = open_project(allow_secrets)
     for line in warnings(project):
         typer.echo(f"warning: {line}", err=True)
+    for line in outlook(project):
+        typer.echo(line)
     cfg = project.config
     counted = f"{len(cfg.sources)} source" + ("s" if len(cfg.sources) > 1 else "")
     typer.echo(f"ok: {cfg.name}, {counted}, {'a' if cfg.coverage else 'no'} coverage set")
@@ -75,6 +77,7 @@ def plan(
     why: Annotated[bool, typer.Option("--why", help="Say for each step what makes it stale.")] = False,
     bind: Annotated[bool, typer.Option("--bind", help="Bind a new run and write its plan; print the path.")] = False,
     values: Annotated[bool, typer.Option("--values", help="Print every setting with where it came from.")] = False,
+    as_of: AsOf = None,
     allow_secrets: AllowSecrets = False,
 ) -> None:
     """Show what `run` would do, and what is done already."""
@@ -83,10 +86,10 @@ def plan(
     project = open_project(allow_secrets)
     if bind:
         with project.locked():
-            run, _, _ = project.open_run(new=True, control=None)
+            run, _, _ = project.open_run(new=True, control=None, as_of=as_of)
         typer.echo(str(run.path / "plan.json"))
         return
-    for line in settings(project.loaded) if values else describe(project, why=why):
+    for line in settings(project.loaded) if values else describe(project, why=why, as_of=as_of):
         typer.echo(line)
 
 
@@ -103,6 +106,7 @@ def run(
         bool,
         typer.Option("--mitigate", help="Add a round on counterfactually augmented rows; its model is the candidate."),
     ] = False,
+    as_of: AsOf = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     allow_secrets: AllowSecrets = False,
 ) -> None:
@@ -116,7 +120,7 @@ def run(
     refuse(project)
     try:
         with project.locked():
-            current, built, fresh = project.open_run(new=new, control=control, mitigate=mitigate)
+            current, built, fresh = project.open_run(new=new, control=control, mitigate=mitigate, as_of=as_of)
             _note_changed(project, current, fresh)
             with RunWatcher(quiet) as watcher:
                 outcomes = project.execute(current, built, watcher)

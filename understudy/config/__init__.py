@@ -12,8 +12,10 @@ from understudy.config.data import (
     DecontaminateConfig,
     DedupeConfig,
     FieldMap,
+    MergeStep,
     SourceConfig,
     SplitConfig,
+    WebStep,
 )
 from understudy.config.evals import AnswerConfig, Decoding, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
@@ -36,6 +38,7 @@ from understudy.config.steps import (
     SynthesizeStep,
 )
 from understudy.config.values import EXECUTION, OWN_FOLDERS, VERSION, Count, Grade, Name, Positive, Rate, Strict
+from understudy.config.web import FetchConfig, SiteConfig
 
 __all__ = [
     "AnswerConfig",
@@ -59,11 +62,13 @@ __all__ = [
     "DedupeConfig",
     "EXECUTION",
     "FailoverConfig",
+    "FetchConfig",
     "FieldMap",
     "GateConfig",
     "GateStep",
     "Grade",
     "LoopConfig",
+    "MergeStep",
     "Name",
     "OWN_FOLDERS",
     "PackConfig",
@@ -78,6 +83,7 @@ __all__ = [
     "ScoreConfig",
     "ScoreStep",
     "SelectStep",
+    "SiteConfig",
     "ServeConfig",
     "ServiceConfig",
     "SourceConfig",
@@ -87,4 +93,5 @@ __all__ = [
     "SynthesizeStep",
     "TrainConfig",
     "VERSION",
+    "WebStep",
 ]

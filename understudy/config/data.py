@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from understudy.config.values import EXECUTION, Count, Positive, Rate, Strict
+from understudy.config.values import EXECUTION, Count, Name, Positive, Rate, Strict
+from understudy.config.web import Day, FetchConfig, SiteConfig
 
 Workers = Annotated[int, Field(ge=0, le=256, json_schema_extra=EXECUTION)]
 
@@ -40,8 +42,10 @@ class FieldMap(Strict):
 class SourceConfig(Strict):
     """One source of rows."""
 
-    kind: Literal["files", "sql"] = "files"
-    """`files` reads path; `sql` runs a query through SQLAlchemy."""
+    kind: Literal["files", "sql", "web"] = "files"
+    """`files` reads path; `sql` runs a query through SQLAlchemy; `web` reads sites, day by day."""
+    name: Name | None = None
+    """Name in the steps of a web source; needed when there are several."""
     path: str | None = None
     """File or glob, relative to the project. `.gz`, `.zst`, `.zip`, `.tar`, `.tar.gz` and `.tgz` are looked into."""
     format: Literal["auto", "jsonl", "json", "csv", "squad", "parquet", "text", "html"] = "auto"
@@ -66,6 +70,20 @@ class SourceConfig(Strict):
     """Which column holds what."""
     text_template: str | None = None
     """Python format string that makes a document's text from the row's columns, e.g. `{title}. {body}`."""
+    prompt_template: str | None = None
+    """Python format string that makes the prompt from the row's columns; goes with `response`."""
+    sites: list[SiteConfig] = Field(default=[], max_length=100)
+    """Web sites of different structure that give the same columns."""
+    since: Day | None = None
+    """First day of a web source; every day from here to the run's `as_of` is a step of its own, made once."""
+    until: Day | None = None
+    """Last day of a web source, e.g. the day before a site changed its layout."""
+    days: Annotated[int, Field(ge=1, le=5000)] | None = None
+    """Without `since`: so many days, the last being the run's `as_of`."""
+    fetch: FetchConfig = Field(default=FetchConfig(), json_schema_extra=EXECUTION)
+    """How politely a web source reads."""
+    suspects: Literal["keep", "quarantine"] = "keep"
+    """Web rows that seem to give orders to a language model are always counted; `quarantine` sets them aside."""
     licence: str | None = None
     """Licence of these rows; carried to the model card."""
     max_bad_rows: Count = 100
@@ -81,7 +99,20 @@ class SourceConfig(Strict):
             raise PydanticCustomError(
                 "cfg_missing", "a source of kind sql needs `url` and one of `query` and `query_file`"
             )
+        if self.kind == "web" and not self.sites:
+            raise PydanticCustomError("cfg_missing", "a source of kind web needs `sites`")
+        if len({site.name for site in self.sites}) < len(self.sites):
+            raise PydanticCustomError("cfg_range", "two sites of one source have the same name")
         return self
+
+    def days_until(self, as_of: str) -> list[str]:
+        """The days of a web source in a run of the day `as_of`, oldest first; empty when it starts later."""
+        last = datetime.date.fromisoformat(min(as_of, self.until or as_of))
+        if self.since:
+            first = datetime.date.fromisoformat(self.since)
+        else:
+            first = datetime.date.fromisoformat(as_of) - datetime.timedelta(days=(self.days or 1) - 1)
+        return [(first + datetime.timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
 
 
 class CollectConfig(Strict):
@@ -90,6 +121,18 @@ class CollectConfig(Strict):
     sources: list[SourceConfig] = Field(default=[], max_length=100)
     digests: dict[str, str] = {}
     """Bound by the run: a digest per source, so that identity follows the content."""
+
+
+class WebStep(Strict):
+    """One day of one web source."""
+
+    source: SourceConfig
+    as_of: Day
+    """The day."""
+
+
+class MergeStep(Strict):
+    """The union of what several sources and days brought."""
 
 
 class CleanConfig(Strict):

@@ -68,6 +68,19 @@ class Config(Strict):
             raise PydanticCustomError("cfg_missing", "`policy: service_first` needs a `service`", {"key": "serve"})
         return self
 
+    @model_validator(mode="after")
+    def _web(self) -> Config:
+        names = [source.name or "web" for source in self.web_sources()]
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("cfg_range", "two web sources have the same name: give each its `name`")
+        if self.coverage and self.coverage.kind == "web":
+            raise PydanticCustomError("cfg_range", "a coverage set is a file or a query, no web source")
+        return self
+
+    def web_sources(self) -> list[SourceConfig]:
+        """The sources that go by day."""
+        return [source for source in self.sources if source.kind == "web"]
+
 
 SIZES: dict[str, dict[str, dict[str, object]]] = {
     "toy": {},

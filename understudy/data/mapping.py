@@ -25,24 +25,32 @@ UNANSWERABLE = "UNANSWERABLE"
 
 
 def roles_of(source: SourceConfig) -> dict[str, str]:
-    """Role -> column of what is mapped, `template:title` for a template's column. Raises ConfigError FIELD_MAP."""
+    """Role -> column of what is mapped, `template:title` for a template's column. Raises ConfigError FIELD_MAP, FIELD_UNKNOWN."""
     roles = {role: column for role, column in source.fields.model_dump().items() if column is not None}
     if source.text_template:
         roles |= {f"template:{name}": name for name in _template_columns(source.text_template)}
+    if source.prompt_template:
+        roles |= {f"template:{name}": name for name in _template_columns(source.prompt_template)}
     if not roles and _is_document(source):
         roles = {"text": "text"}
-    where, given = source.path or source.kind, roles.keys() | ({"text_template"} if source.text_template else set())
+    templates = {name for name in ("text_template", "prompt_template") if getattr(source, name)}
+    where, given = source.path or source.kind, roles.keys() | templates
     if source.format == "squad":
         if roles:
             raise ConfigError("FIELD_MAP", where, "SQuAD rows need no `fields`", "leave `fields` out")
         return {}
-    if len(given & {"text", "text_template", "messages", "prompt", "question"}) != 1:
+    if len(given & {"text", "text_template", "messages", "prompt", "prompt_template", "question"}) != 1:
         what = f"`fields` maps {', '.join(sorted(given)) or 'nothing'}"
         raise ConfigError("FIELD_MAP", where, what, "map one of text, messages, prompt + response, question + response")
-    if bool(given & {"prompt", "question"}) != ("response" in given):
+    if bool(given & {"prompt", "prompt_template", "question"}) != ("response" in given):
         raise ConfigError("FIELD_MAP", where, "`response` and a prompt or question go together", "map both columns")
     if "context" in given and "question" not in given:
         raise ConfigError("FIELD_MAP", where, "`context` goes with `question`", "map the question's column")
+    for site in source.sites:
+        for role, column in roles.items():
+            if column not in site.columns:
+                what = f"the site has no column {column!r} (fields.{role}); it has {', '.join(site.columns)}"
+                raise ConfigError("FIELD_UNKNOWN", f"sites.{site.name}", what, "add it, e.g. as a constant: '=...'")
     return roles
 
 
@@ -122,20 +130,22 @@ def record_of(row: Row, source: SourceConfig, label: str, roles: dict[str, str],
     def cell(role: str) -> str:
         return _cell(row, roles[role], notes)
 
-    meta: dict[str, Any] = {"source": label}
+    meta: dict[str, Any] = {"source": label, **row.meta}
     if source.licence:
         meta["licence"] = source.licence
     meta |= {role: cell(role) for role in ("group", "category") if role in roles}
     if "facts" in roles:
         meta["facts"] = _facts(row, roles["facts"])
     own = cell("id") if "id" in roles else ""
+    values = {name: _cell(row, name, notes) for key, name in roles.items() if key.startswith("template:")}
     if source.text_template or "text" in roles:
-        values = {name: _cell(row, name, notes) for key, name in roles.items() if key.startswith("template:")}
         text = source.text_template.format_map(values) if source.text_template else cell("text")
         return Document(own or digest(text, 16), text, meta)
     if "messages" in roles:
         messages = _chat(row, roles["messages"])
         return Example(own or digest(messages, 16), messages, meta)
+    if source.prompt_template:
+        return _pair(own, source.prompt_template.format_map(values), cell("response"), meta)
     prompt = cell("prompt" if "prompt" in roles else "question")
     if "context" in roles:
         meta |= {"context": cell("context"), "question": prompt}

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from understudy.data.clean import Fault, Notes, guess_encoding, scrub
 from understudy.errors import DataError
 
 Values = dict[str, Any]
-
 CHUNK = 1 << 18
 MAX_DEPTH = 100
 BOM = b"\xef\xbb\xbf"
@@ -30,11 +29,12 @@ SUSPECT = re.compile("\\\\[ubf]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 @dataclass(slots=True)
 class Row:
-    """One row as the source gave it; `offset` is its first byte in the file (-1 without a file)."""
+    """One row as the source gave it; `offset` is its first byte in the file (-1: no file); `meta` joins the record's."""
 
     where: str
     offset: int
     values: Values
+    meta: Values = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ place and reason. What concerns a whole column, file or set of ids stops the run
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,10 @@ from understudy.errors import ConfigError, DataError
 SHOWN = 5
 
 
+Pages = Callable[[dict[str, int]], Iterator[tuple[str, Row | Bad]]]
+"""(URL, row) of the pages of a web source; counts what is no row in the notes that it is given."""
+
+
 @dataclass(slots=True)
 class _Intake:
     """What is known of all sources together while they are read."""
@@ -37,16 +41,18 @@ class _Intake:
     conflict_count: int = 0
     queries: dict[str, str] = field(default_factory=dict)
     """Digest of the rows that each query gave, by its label."""
+    web: Pages | None = None
+    """Reads the web source."""
 
 
-def collect(cfg: CollectConfig, project: Path, out: Path) -> Ledger:
-    """Read every source in order.
+def collect(cfg: CollectConfig, project: Path, out: Path, web: Pages | None = None) -> Ledger:
+    """Read every source in order; `web` gives the rows of a web source.
 
     Raises ConfigError SOURCE_NOT_FOUND, FILE_SPECIAL, PATH_CONFLICT, FIELD_UNKNOWN, FIELD_MAP;
     IntegrityError PATH_ESCAPE; DataError BAD_ROWS, SCHEMA_TYPE, ID_CONFLICT, FILE_CHANGED; and what the readers of
     files and queries raise.
     """
-    intake = _Intake()
+    intake = _Intake(web=web)
     for source in cfg.sources:
         roles_of(source)
     _refuse_twice(cfg.sources, project, out)
@@ -89,12 +95,14 @@ def _refuse_twice(sources: Sequence[SourceConfig], project: Path, out: Path) -> 
 
 
 def source_files(source: SourceConfig, project: Path) -> Sequence[SourceFile]:
-    """The files of a source, sorted; none for a query."""
+    """The files of a source, sorted; none for a query or a web source."""
     return local_files(source, project) if source.kind == "files" else []
 
 
 def source_name(source: SourceConfig, project: Path) -> str:
     """What messages call a source."""
+    if source.kind == "web":
+        return source.name or "web"
     return source.path or sql.label(source, project)
 
 
@@ -103,6 +111,7 @@ def source_digests(
 ) -> dict[str, str]:
     """sha256 of each source file by its label, and of each query's result by `sql:` and the query's digest.
 
+    A web source has none: it is bound to a day.
     `read` holds what queries gave that were read just now, by label; they are not asked again.
     """
     digests: dict[str, str] = {}
@@ -145,7 +154,8 @@ def _read_source(source: SourceConfig, project: Path, intake: _Intake) -> Iterat
     name = source_name(source, project)
     if columns.known:
         columns.check(name)
-    if total > source.max_bad_rows or not good:
+    # A day on which no site could be read, and may be skipped, is an empty corpus.
+    if total > source.max_bad_rows or not (good or source.kind == "web"):
         faults = [b for b in bad if b.reason != UNANSWERABLE] or bad
         first = "; ".join(f"{b.where} {b.reason} ({b.detail})" for b in faults[:SHOWN])
         allowed = "no good row is left" if not good else f"max_bad_rows is {source.max_bad_rows}"
@@ -154,6 +164,10 @@ def _read_source(source: SourceConfig, project: Path, intake: _Intake) -> Iterat
 
 
 def _items(source: SourceConfig, project: Path, intake: _Intake) -> Iterator[tuple[str, Row | Bad]]:
+    if source.kind == "web":
+        assert intake.web, "the web stage gives the pages"
+        yield from intake.web(intake.ledger.notes)
+        return
     if source.kind == "sql":
         label = sql.label(source, project)
         for item in sql.read_sql(source, project, intake.ledger.notes, intake.queries):
