@@ -29,7 +29,7 @@ SUSPECT = re.compile("\\\\[ubf]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 @dataclass(slots=True)
 class Row:
-    """One row as the source gave it; `offset` is its first byte in the file (-1: no file); `meta` joins the record's."""
+    """One row; `offset` is its first byte in the file (-1 without a file), `meta` goes to the record's."""
 
     where: str
     offset: int
