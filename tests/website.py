@@ -94,7 +94,7 @@ def _asked(head: bytes) -> Asked:
 @contextmanager
 def site(pages: dict[str, bytes | list[bytes] | Talk] | None = None, host: str = "127.0.0.1") -> Iterator[Site]:
     """A running site; it ends with the block."""
-    listener = socket.create_server((host, 0))
+    listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     served = Site(pages if pages is not None else {}, port=listener.getsockname()[1])
 
     def accept() -> None:

@@ -198,7 +198,7 @@ class Fetcher:
         own = address.origin in self.origins
         stored = self.cache.get(address.url) if self.cache and not (own and self.headers) else None
         self._count("requests")
-        headers: dict[bytes | str, bytes | str] = {**self._headers(own), **(stored.validators() if stored else {})}
+        headers = [*self._headers(own).items(), *(stored.validators().items() if stored else ())]
         started = False
         try:
             with self.pool.stream("GET", _target(address), headers=headers, extensions=_timeouts()) as response:
