@@ -37,6 +37,10 @@ class Blocked(Exception):
     """The connection would have gone to an address that is not public."""
 
 
+class NoAddress(httpcore2.ConnectError):
+    """The name servers know no address for a host."""
+
+
 class Address(NamedTuple):
     """A URL as it was read; `url` is its normal form, with the host in ASCII."""
 
@@ -174,7 +178,7 @@ class Connector(httpcore2.NetworkBackend):
         try:
             addresses = self.resolver(host, port)
         except (OSError, UnicodeError) as e:
-            raise httpcore2.ConnectError(f"the name {host} has no address") from e
+            raise NoAddress(host) from e
         if not addresses or not (free or all(is_public(address) for address in addresses)):
             raise Blocked(host)
         problem: Exception = httpcore2.ConnectError("no address answers")

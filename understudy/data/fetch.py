@@ -25,6 +25,7 @@ from understudy.data.address import (
     Blocked,
     Clock,
     Connector,
+    NoAddress,
     Resolver,
     allowed_hosts,
     blocked,
@@ -117,7 +118,10 @@ class Fetcher:
         deadline = time.monotonic() + self.cfg.deadline_s
         while True:
             here = f"{address.host}:{address.port}"
-            refuse_literal(address, waived and here in self.listed)
+            try:
+                refuse_literal(address, waived and here in self.listed)
+            except Fault as fault:
+                raise _site(fault) from None
             if robots_apply and not self._rules(address).allows(address.target):
                 raise Fault("ROBOTS_DISALLOWED", f"robots.txt of {address.netloc} disallows it")
             self.connector.waived = waived
@@ -157,8 +161,10 @@ class Fetcher:
                 detail = f"robots.txt of {address.netloc} cannot be read ({fault.reason}), so nothing may be"
                 raise SiteFault("ROBOTS_UNAVAILABLE", detail) from None
             raise
-        except Fault:
-            return robots.Rules()
+        except Fault as fault:
+            if fault.reason == "URL_REDIRECT":  # the RFC: not found within five redirects is not there
+                return robots.Rules()
+            raise SiteFault("ROBOTS_UNAVAILABLE", f"robots.txt of {address.netloc}: {fault.detail}") from None
         finally:
             self.connector.waived = waived
         return robots.parse(answer.body, AGENT) if answer.status == 200 else robots.Rules()
@@ -193,7 +199,7 @@ class Fetcher:
     def _once(self, address: Address, deadline: float, whole: bool) -> Answer:
         """One request. Raises _TryAgain for what may be better in a moment, SiteFault and Fault for the rest."""
         self.clock.deadline = deadline
-        limit = self.cfg.max_page_bytes if whole else max(self.cfg.max_page_bytes, robots.MAX_BYTES)
+        limit = self.cfg.max_page_bytes if whole else robots.MAX_BYTES
         self.clock.bytes_left = limit + HEAD_BYTES
         own = address.origin in self.origins
         stored = self.cache.get(address.url) if self.cache and not (own and self.headers) else None
@@ -250,9 +256,14 @@ def _timeouts() -> dict[str, Any]:
 
 
 def _refused_connection(error: Exception, address: Address) -> Exception:
-    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-        why = error.__cause__.verify_message
-        return SiteFault("TLS_VERIFY", f"{address.netloc} shows a certificate that does not hold: {why}")
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        what = f"{address.netloc} shows a certificate that does not hold: {cause.verify_message}"
+        return SiteFault("TLS_VERIFY", what)
+    if isinstance(cause, ssl.SSLError):
+        return SiteFault("TLS_VERIFY", f"{address.netloc} speaks no TLS that can be trusted ({cause.reason})")
+    if isinstance(error, NoAddress):
+        return _TryAgain(SiteFault("UNREACHABLE", f"no address is known for {address.host}"))
     return _TryAgain(SiteFault("UNREACHABLE", f"{address.netloc} takes no connection"))
 
 
@@ -288,12 +299,14 @@ def _read(response: httpcore2.Response, limit: int, whole: bool) -> Answer:
     headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in response.headers}
     if response.status != 200:
         return Answer(response.status, headers)
-    unpack = _Unpacker(headers.get("content-encoding", ""), limit)
+    unpack = _Unpacker(headers.get("content-encoding", ""), limit, whole)
     parts: list[bytes] = []
     tail = b""
     for chunk in response.iter_stream():
         tail = (tail + chunk)[-64:]
         parts.append(unpack.feed(chunk))
+        if unpack.full:
+            return Answer(response.status, headers, b"".join(parts))
     body = b"".join(parts)
     stated = "content-length" in headers and "transfer-encoding" not in headers
     if stated and _surplus(response.extensions["network_stream"], tail):
@@ -319,14 +332,17 @@ def _surplus(stream: Any, tail: bytes) -> bool:
 
 
 class _Unpacker:
-    """Content-Encoding undone piece by piece, never beyond the limit."""
+    """Content-Encoding undone piece by piece, never beyond the limit.
 
-    def __init__(self, encoding: str, limit: int) -> None:
+    `whole`: more than the limit is a fault; else the beginning will do.
+    """
+
+    def __init__(self, encoding: str, limit: int, whole: bool) -> None:
         name = encoding.strip().lower()
         self.packed = name in ("gzip", "x-gzip", "deflate")
         if not self.packed and name not in ("", "identity"):
             raise Fault("BODY_CORRUPT", f"Content-Encoding {name[:40]!r}, which was not asked for")
-        self.name, self.room = name, limit
+        self.name, self.room, self.whole, self.full = name, limit, whole, False
         self.inner: Any = None
 
     @property
@@ -347,6 +363,7 @@ class _Unpacker:
             if self.inner.eof and self.inner.unused_data:
                 raise Fault("BODY_CORRUPT", "something follows the packed answer")
         self.room -= len(chunk)
-        if self.room < 0:
+        self.full = self.room < 0
+        if self.full and self.whole:
             raise Fault("BODY_LIMIT", "the page is longer than fetch.max_page_bytes")
         return chunk

@@ -25,7 +25,7 @@ UNANSWERABLE = "UNANSWERABLE"
 
 
 def roles_of(source: SourceConfig) -> dict[str, str]:
-    """Role -> column of what is mapped, `template:title` for a template's column. Raises ConfigError FIELD_MAP, FIELD_UNKNOWN."""
+    """Role -> column of what is mapped, `template:title` for a template's column. Raises ConfigError FIELD_*."""
     roles = {role: column for role, column in source.fields.model_dump().items() if column is not None}
     if source.text_template:
         roles |= {f"template:{name}": name for name in _template_columns(source.text_template)}
