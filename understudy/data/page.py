@@ -10,7 +10,7 @@ import codecs
 import datetime
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
@@ -33,7 +33,7 @@ FLAT = frozenset(_FLAT.split(" "))
 MOJIBAKE = 0.1
 """Share of the words with letters beyond ASCII that may read like another encoding's."""
 
-NOT_TEXT = "script, style, template, noscript, head, [hidden], input, select, textarea"
+UNSEEN = ("script", "style", "template", "noscript")
 HIDING = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d]*[1-9]))", re.IGNORECASE)
 _BLOCKS = (
     "address article aside blockquote br dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6"
@@ -73,6 +73,8 @@ class View:
 
     url: str
     tree: LexborHTMLParser
+    unseen: set[int] = field(default_factory=set)
+    """Elements that are hidden, by themselves or by one around them."""
     hidden_orders: bool = False
 
 
@@ -97,10 +99,10 @@ def view(page: Page, site: SiteConfig) -> View:
     text = decode(page, site.charset)
     _refuse_depth(text)
     shown = View(page.url, LexborHTMLParser(text))
-    hidden = [*shown.tree.css(NOT_TEXT), *(n for n in shown.tree.css("[style]") if _hides(n))]
-    for node in hidden:
-        if node.tag != "head" and ORDER.search(node.text_content or ""):
-            shown.hidden_orders = True
+    for node in shown.tree.css(f"{', '.join(UNSEEN)}, [hidden], [style]"):
+        if node.mem_id not in shown.unseen and _unseen(node):
+            shown.hidden_orders |= bool(ORDER.search(node.text(deep=True)))
+            shown.unseen |= {inner.mem_id for inner in node.traverse()}
     return shown
 
 
@@ -184,7 +186,7 @@ def rows(shown: View, site: SiteConfig, day: str, values: Mapping[str, str]) -> 
         return
     if site.marker:
         wanted = template(site.marker)
-        marks = select(body, wanted, site)
+        marks = select(body, wanted, shown, site)
         seen = [text_of(mark) for mark in marks]
         if not marks:
             yield Fault("MARKER_MISSING", f"nothing matches the marker {wanted!r}: no real page of this site")
@@ -193,12 +195,12 @@ def rows(shown: View, site: SiteConfig, day: str, values: Mapping[str, str]) -> 
         if held and not any(held in text for text in seen):
             yield Fault("MARKER_MISSING", f"the marker says {seen[0][:60]!r}, not {held!r}")
             return
-    items = select(body, template(site.item), site) if site.item else [body]
+    items = select(body, template(site.item), shown, site) if site.item else [body]
     if not items:
         yield Fault("NO_ITEM", f"nothing matches the item {site.item!r}")
     for number, item in enumerate(items, 1):
         try:
-            found = {name: _column(item, template(rule), site) for name, rule in site.columns.items()}
+            found = {name: _column(item, template(rule), shown, site) for name, rule in site.columns.items()}
             found = {name: _mapped(name, value, site) for name, value in found.items()}
         except Fault as fault:
             yield fault
@@ -219,33 +221,24 @@ def encoding_hint(page: Page) -> str:
 def links(shown: View, selector: str, site: SiteConfig) -> list[str]:
     """Targets of the links that a selector finds, as they stand in the page."""
     root = shown.tree.root
-    nodes = select(root, selector, site) if root else []
+    nodes = select(root, selector, shown, site) if root else []
     return [href for node in nodes if (href := (node.attributes.get("href") or "").strip())]
 
 
-def select(node: LexborNode, selector: str, site: SiteConfig) -> list[LexborNode]:
+def select(node: LexborNode, selector: str, shown: View, site: SiteConfig) -> list[LexborNode]:
     """Matches in document order that a reader sees. Raises ConfigError SELECTOR."""
     try:
-        return [found for found in node.css(selector) if not _is_hidden(found)]
+        return [found for found in node.css(selector) if found.mem_id not in shown.unseen]
     except SelectolaxError:
         raise ConfigError("SELECTOR", f"sites.{site.name}", f"{selector!r} is no CSS selector", "mend it") from None
 
 
-def _is_hidden(node: LexborNode) -> bool:
-    at: LexborNode | None = node
-    while at is not None and at.tag not in ("html", "-document", None):
-        if "hidden" in at.attributes or _hides(at):
-            return True
-        at = at.parent
-    return False
-
-
-def _column(item: LexborNode, rule: str, site: SiteConfig) -> str | None:
+def _column(item: LexborNode, rule: str, shown: View, site: SiteConfig) -> str | None:
     """A column's value: a constant, an attribute of the first match, or the text of all matches, line by line."""
     if rule.startswith("="):
         return rule[1:]
     selector, _, attribute = rule.rpartition("@") if re.search(r"@[\w:-]+$", rule) else (rule, "", "")
-    nodes = select(item, selector, site) if selector else [item]
+    nodes = select(item, selector, shown, site) if selector else [item]
     if attribute:
         return next((v.strip() for n in nodes if (v := n.attributes.get(attribute)) is not None), None)
     texts = [text for node in nodes if (text := text_of(node))]

@@ -147,7 +147,7 @@ def _crawl(visit: Visit, plan: list[Wanted], source: SourceConfig) -> Iterator[t
     """Rows and set-aside pages, and None after each page."""
     site = visit.site
     queue, seen, in_a_row = list(plan), {w.address.url for w in plan}, 0
-    hosts = {w.address.host for w in plan}
+    hosts = {w.address.netloc for w in plan}
     for fetched in itertools.count():
         if fetched >= len(queue):
             return
@@ -234,7 +234,7 @@ def _followed(visit: Visit, shown: pages.View, here: Wanted, hosts: set[str]) ->
         except Fault:
             visit.note("links_unreadable")
             continue
-        if address.host not in hosts:
+        if address.netloc not in hosts:
             visit.note("links_elsewhere")
         elif here.depth >= site.max_depth:
             visit.note("CRAWL_CAP")
