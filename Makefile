@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-real bench-controls bench-bias bench-kills docs lock-stages clean
+.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-real bench-controls bench-bias bench-drift bench-kills docs lock-stages clean
 
 DEMO ?= demo
 DATA ?= ../shared/data
@@ -111,6 +111,9 @@ bench-controls: setup  ## four runs that must fail the gate; writes benchmarks/r
 
 bench-bias: setup  ## how often bias is flagged, planted and not; writes benchmarks/results/bias.json
 	"$(PY)" -m benchmarks.bias --data "$(DATA)"
+
+bench-drift: setup  ## false alarms and power of the drift check on public data in DATA; writes benchmarks/results/drift.json
+	"$(PY)" -m benchmarks.drift --data "$(DATA)"
 
 bench-kills: setup  ## kill -9 and Ctrl-C in every step; writes benchmarks/results/kills.json
 	"$(PY)" -m benchmarks.kills

@@ -30,6 +30,9 @@ SHOWN: list[tuple[str, list[list[str]]]] = [
     ("explain", [["explain", "train-2", "-C", "demo"]]),
     ("gc", [["gc", "-C", "demo"]]),
     ("serve", []),
+    ("traffic", []),
+    ("harvest", []),
+    ("watch", []),
     ("simulate", []),
 ]
 NOTES = {
@@ -42,6 +45,9 @@ NOTES = {
     "`model` set to `understudy` and any key. Ask as the model was trained: for pairs with a context, the context, an "
     "empty line, `Question: ` and the question. The reply's `model` and the header "
     "`x-understudy-served-by` name the version.",
+    "traffic": "Reads `traffic/traffic.db`, which `serve` writes; see [traffic.md](traffic.md).",
+    "harvest": "Writes `data/harvest/`; two lines of configuration make it a source, see [traffic.md](traffic.md).",
+    "watch": "Drift, failovers and errors; see [drift.md](drift.md).",
     "simulate": "A scripted service LLM for other programs; `run` starts its own where the configuration says "
     "`provider: simulated`. See [simulated-service.md](simulated-service.md).",
 }

@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 
-from understudy.cli import project, serving  # noqa: F401  (each joins its commands)
+from understudy.cli import operating, project, serving  # noqa: F401  (each joins its commands)
 from understudy.cli.app import app
 from understudy.errors import ConfigError, ResourceError, UnderstudyError
 
@@ -81,7 +81,7 @@ def main() -> None:
     except UnderstudyError as e:
         code = _fail(e, as_json)
     except _Signalled as e:
-        serving = {"serve", "simulate"} & set(args)
+        serving = {"serve", "simulate", "watch"} & set(args)
         sys.stderr.write("stopped\n" if serving else "interrupted; finished steps are kept, run again to go on\n")
         code = 128 + e.number
     except BrokenPipeError:

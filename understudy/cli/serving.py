@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from understudy.cli.app import AllowSecrets, app, open_project
-from understudy.errors import ConfigError
 
 
 @app.command()
@@ -18,20 +17,19 @@ def serve(
     allow_secrets: AllowSecrets = False,
 ) -> None:
     """Answer OpenAI chat completions from the champion."""
-    from understudy.registry import Registry
     from understudy.serve.server import serve as start
+    from understudy.upkeep import champion_of, log_of
 
     project = open_project(allow_secrets)
     cfg = project.config
-    champion = Registry(project.root, cfg.register_.name).champion()
-    if champion is None:
-        raise ConfigError("NO_CHAMPION", cfg.register_.name, "no version is registered", "understudy run")
+    champion = champion_of(project)
     bound = {"host": host or cfg.serve.host, "port": cfg.serve.port if port is None else port}
     start(
         project.root / champion.path,
         cfg.serve.model_copy(update=bound),
         served_by=f"understudy v{champion.version}",
         service=cfg.service,
+        traffic=log_of(project, champion),
         announce=lambda line: typer.echo(line, err=True),
     )
 

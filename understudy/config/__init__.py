@@ -19,7 +19,7 @@ from understudy.config.data import (
 )
 from understudy.config.evals import AnswerConfig, Decoding, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
-from understudy.config.operation import FailoverConfig, RegisterConfig, ServeConfig
+from understudy.config.operation import FailoverConfig, RegisterConfig, ServeConfig, TrafficConfig, WatchConfig
 from understudy.config.project import SIZES, Config
 from understudy.config.steps import (
     CONTROLS,
@@ -91,7 +91,9 @@ __all__ = [
     "Strict",
     "SynthesizeConfig",
     "SynthesizeStep",
+    "TrafficConfig",
     "TrainConfig",
     "VERSION",
+    "WatchConfig",
     "WebStep",
 ]

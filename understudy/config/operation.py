@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from understudy.config.values import Name, Positive, Strict
+from understudy.config.values import Name, Positive, Rate, Strict
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -48,3 +48,35 @@ class ServeConfig(Strict):
     """Port to listen on; 0 takes a free one."""
     max_body_bytes: Positive = 1_000_000
     """Larger requests are refused unread."""
+
+
+class TrafficConfig(Strict):
+    """The log of what was asked and answered, in `traffic/traffic.db`."""
+
+    store: Literal["off", "metadata", "content"] = "metadata"
+    """`metadata` keeps times, counts and who answered; `content` also messages and answers, with consent."""
+    consent: Literal["required", "assumed"] = "required"
+    """`required` keeps the content of requests that say yes; `assumed` of all that do not say no."""
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] = 90
+    """Older rows are removed."""
+    distance: bool = True
+    """Keep how far a question lies from the nearest training prompt (a number, no text); drift is found by it."""
+
+
+class WatchConfig(Strict):
+    """What `understudy watch` looks at, and what it does about it."""
+
+    every_s: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
+    """Seconds between two checks."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Chance of a drift alarm per check when nothing has changed."""
+    min_queries: Annotated[int, Field(ge=20, le=1_000_000)] = 50
+    """A check for drift waits until so many new queries are there."""
+    one_per_key: bool = False
+    """Count one query per key and check: queries of one user are not independent of each other."""
+    max_failover: Rate = 0.2
+    """Alarm when the understudy surely took over a larger share than this."""
+    max_errors: Rate = 0.05
+    """Alarm when surely a larger share than this failed for no fault of the caller's."""
+    on_drift: Literal["alert", "retrain"] = "alert"
+    """`retrain` also harvests the log and runs the life cycle again."""

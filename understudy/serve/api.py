@@ -23,12 +23,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from understudy.models.base import Conversation, Model, Sampling
 from understudy.serve.completion import Completion
 from understudy.serve.guard import Access, Guard, respond
-from understudy.serve.request import ApiError, parse_body, parse_chat
+from understudy.serve.request import ApiError, parse_body, parse_chat, parse_feedback
 from understudy.serve.router import Router
+from understudy.serve.trace import Trace
 from understudy.serve.upstream import Upstream
 from understudy.serve.worker import Admit, Worker
+from understudy.traffic import TrafficLog
 
 BODY_TIMEOUT_S = 30.0
+FEEDBACK_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +55,35 @@ class Limits:
 class Service:
     """The handlers and what they share."""
 
-    def __init__(self, router: Router, understudy: Understudy) -> None:
-        self.router, self.understudy = router, understudy
+    def __init__(self, router: Router, understudy: Understudy, traffic: TrafficLog | None) -> None:
+        self.router, self.understudy, self.traffic = router, understudy, traffic
         name = understudy.served_by
         self.names = {"understudy", name.rpartition(" v")[0] or name, *router.models}
         self.created = int(time.time())
 
     async def chat(self, request: Request) -> Response:
+        trace = Trace(self.traffic, request)
         try:
-            raw = await asyncio.wait_for(request.body(), BODY_TIMEOUT_S)
-        except TimeoutError:
-            raise ApiError(408, "request_timeout", "The body did not arrive in time.") from None
-        asked = parse_chat(parse_body(raw), self.understudy.defaults)
-        self._known(asked.model, "model")
-        return Completion(self.router.answer(asked), f"chatcmpl-{request.state.request_id}")
+            asked = parse_chat(parse_body(await _body(request)), self.understudy.defaults)
+            trace.asked(asked)
+            self._known(asked.model, "model")
+        except ApiError as e:
+            trace.ended(error=e)
+            raise
+        return Completion(self.router.answer(asked), trace, f"chatcmpl-{request.state.request_id}")
+
+    async def feedback(self, request: Request) -> Response:
+        """A person's rating of an answer, stored with its row."""
+        feedback = parse_feedback(parse_body(await _body(request)), request.headers.get("authorization", ""))
+        if self.traffic is None:
+            raise ApiError(404, "not_found", "This server keeps no traffic log.")
+        try:
+            stored = await asyncio.wait_for(asyncio.wrap_future(self.traffic.rate(feedback)), FEEDBACK_TIMEOUT_S)
+        except Exception:
+            raise ApiError(503, "overloaded", "The traffic log cannot be written now.") from None
+        if stored is None:
+            raise ApiError(404, "request_not_found", "There is no such request of this key.", "request_id")
+        return JSONResponse({"object": "feedback", "request_id": feedback.request_id, "stored": stored})
 
     def _known(self, model: str, param: str | None) -> None:
         if model not in self.names:
@@ -88,7 +106,16 @@ class Service:
         state |= {"waiting": worker.waiting, "failures": worker.failures}
         if self.router.upstream:
             state["service"] = {"model": self.router.models[-1], "breaker": breaker.state, "opened": breaker.opened}
+        if self.traffic:
+            state["traffic"] = self.traffic.counts()
         return JSONResponse(state)
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await asyncio.wait_for(request.body(), BODY_TIMEOUT_S)
+    except TimeoutError:
+        raise ApiError(408, "request_timeout", "The body did not arrive in time.") from None
 
 
 def _quoted(models: list[str]) -> str:
@@ -139,14 +166,18 @@ def create_app(
     understudy: Understudy,
     *,
     upstream: Upstream | None = None,
+    traffic: TrafficLog | None = None,
     access: Access | None = None,
     limits: Limits | None = None,
 ) -> ASGIApp:
-    """The ASGI application. With an `upstream` the rented service answers first, and the understudy when it fails."""
+    """The ASGI application. With an `upstream` the rented service answers first, and the understudy when it fails.
+
+    `traffic` is written to while the caller keeps its context open.
+    """
     limits = limits or Limits()
     worker = Worker(understudy.model, context_check(understudy.model, understudy.context_tokens), limits.queue_size)
     router = Router(worker, understudy.served_by, upstream)
-    service = Service(router, understudy)
+    service = Service(router, understudy, traffic)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -157,6 +188,7 @@ def create_app(
 
     routes = [
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
+        Route("/v1/feedback", service.feedback, methods=["POST"]),
         Route("/v1/models", service.models, methods=["GET"]),
         Route("/v1/models/{id:path}", service.model, methods=["GET"]),
         Route("/health", service.health, methods=["GET"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -14,14 +14,15 @@ from starlette.types import Receive, Scope, Send
 
 from understudy.serve.request import ApiError
 from understudy.serve.router import Answering
+from understudy.serve.trace import Trace
 from understudy.serve.worker import Piece
 
 
 class Completion(Response):
     """One response; generation is cancelled on both sides when the client goes."""
 
-    def __init__(self, answering: Answering, completion_id: str) -> None:
-        self.answering, self.asked = answering, answering.asked
+    def __init__(self, answering: Answering, trace: Trace, completion_id: str) -> None:
+        self.answering, self.asked, self.trace = answering, answering.asked, trace
         self.background = None
         self.id, self.created = completion_id, int(time.time())
 
@@ -39,21 +40,33 @@ class Completion(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = asyncio.create_task(self._stream(send) if self.asked.stream else self._whole(scope, receive, send))
         gone = asyncio.create_task(_until_gone(receive))
+        failed: BaseException | None = None
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                work.result()
+                failed = work.result()
+        except Exception as e:
+            failed = e
+            raise
         finally:
+            left = not work.done()
             self.answering.cancel()
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
+            self.trace.ended(self.answering, failed, gone=left)
+
+    async def _pieces(self) -> AsyncGenerator[Piece]:
+        async with aclosing(self.answering.pieces()) as pieces:
+            async for piece in pieces:
+                self.trace.piece(piece)
+                yield piece
 
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         texts = [""] * len(self.asked.choices)
         reasons: list[str | None] = [None] * len(texts)
         usage = Usage()
-        async with aclosing(self.answering.pieces()) as pieces:
+        async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
                 texts[piece.index] += piece.delta.text
                 reasons[piece.index] = piece.delta.finish_reason
@@ -65,8 +78,10 @@ class Completion(Response):
         body = {**self.head, "object": "chat.completion", "choices": choices, "usage": usage.to_json()}
         await JSONResponse(body, headers=self.headers_out)(scope, receive, send)
 
-    async def _stream(self, send: Send) -> None:
-        async with aclosing(self.answering.pieces()) as pieces:
+    async def _stream(self, send: Send) -> Exception | None:
+        """Send the events; returns what broke the stream off, which the client has been told."""
+        failed: Exception | None = None
+        async with aclosing(self._pieces()) as pieces:
             # An error before the first piece is still a real 4xx or 5xx.
             first = await anext(pieces)
             head = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", **self.headers_out}
@@ -77,10 +92,12 @@ class Completion(Response):
                     await _send_event(send, event)
                 await _send_event(send, "[DONE]")
             except Exception as e:
+                failed = e
                 error = e if isinstance(e, ApiError) else ApiError(500, "internal_error", "The generation failed.")
                 # No [DONE]: clients then know that the answer is not whole.
                 await _send_event(send, error.body)
         await send({"type": "http.response.body", "body": b""})
+        return failed
 
     async def _events(self, first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[dict[str, Any]]:
         usage, begun = Usage(), set[int]()

@@ -16,10 +16,12 @@ from typing import Any, NoReturn
 
 from understudy.core.records import Message
 from understudy.models.base import Conversation, Sampling
+from understudy.traffic import Feedback
 
 MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 MAX_STOP_CHARS = 1000
+MAX_COMMENT_CHARS = 4000
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _NEVER = object()
 _HARMLESS: dict[str, object] = {
@@ -117,6 +119,21 @@ def parse_chat(body: dict[str, Any], defaults: Sampling) -> ChatRequest:
     sampling, n = _sampling(given, defaults)
     _reject_rest(given)
     return ChatRequest(model, conversation, _choices(sampling, n), stream, include_usage, as_given)
+
+
+def parse_feedback(body: dict[str, Any], authorization: str) -> Feedback:
+    """Check a rating: `request_id` (or the completion's id), `rating` up or down, and perhaps a `comment`."""
+    given = {key: value for key, value in body.items() if value is not None}
+    found = {name: _text(given.pop(name), name) for name in ("request_id", "rating", "comment") if name in given}
+    for name in ("request_id", "rating"):
+        if name not in found:
+            _refuse(name, f"`{name}` is required.", "missing_required_parameter")
+    if found["rating"] not in ("up", "down"):
+        _refuse("rating", "`rating` must be up or down.")
+    if len(found.get("comment", "")) > MAX_COMMENT_CHARS:
+        _refuse("comment", f"A comment has at most {MAX_COMMENT_CHARS} characters.")
+    _reject_rest(given)
+    return Feedback(**found, key=authorization.partition(" ")[2].strip() or None)
 
 
 def _choices(sampling: Sampling, n: int) -> tuple[Sampling, ...]:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from understudy.serve.api import Understudy
     from understudy.serve.upstream import Upstream
+    from understudy.traffic import TrafficLog
 
 DRAIN_S = 30
 Announce = Callable[[str], None]
@@ -30,6 +31,7 @@ def serve(
     *,
     served_by: str,
     service: ServiceConfig | None = None,
+    traffic: TrafficLog | None = None,
     announce: Announce = print,
 ) -> None:
     """Serve a release until SIGTERM or SIGINT; port 0 picks a free one and `announce` gets the URL.
@@ -40,11 +42,12 @@ def serve(
     key = os.environ.get("UNDERSTUDY_API_KEY") or None
     check_bind(cfg.host, key)
     understudy = load(release_dir, served_by=served_by)
-    with extra("serve"), opened(service if cfg.policy == "service_first" else None, cfg.failover) as upstream:
+    first = service if cfg.policy == "service_first" else None
+    with extra("serve"), opened(first, cfg.failover) as upstream, traffic or nullcontext():
         from understudy.serve.api import Limits, create_app
 
-        limits = Limits(max_body_bytes=cfg.max_body_bytes)
-        app = create_app(understudy, upstream=upstream, access=access_for(cfg.host, key), limits=limits)
+        access, limits = access_for(cfg.host, key), Limits(max_body_bytes=cfg.max_body_bytes)
+        app = create_app(understudy, upstream=upstream, traffic=traffic, access=access, limits=limits)
         run_app(app, cfg.host, cfg.port, announce=announce)
 
 

@@ -1,0 +1,210 @@
+"""Harvest and watch: consented rows become a source that trains; alarms come once, on time, and survive restarts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from endpoint import ask
+from thread import SMALL, make_project, make_tiny, one_line, understudy
+
+from understudy.config import CollectConfig, FieldMap, SourceConfig, TrafficConfig
+from understudy.core.records import Example, read_records
+from understudy.data.sources import collect
+from understudy.monitor.harvest import Harvested, harvest
+from understudy.monitor.watch import Finding, State, judge, share, ticks
+from understudy.traffic import Entry, Feedback, TrafficLog, reading
+
+
+def entry(number: int, **changes: Any) -> Entry:
+    asked = [{"role": "user", "content": f"When does case {number} end?"}]
+    given: dict[str, Any] = {
+        "at": "2999-01-01T00:00:00.000+00:00", "side": "service", "model": "rented-1", "finish_reason": "stop",
+        "consent": "yes", "messages": asked, "answer": f"In week {number}.", "total_ms": 5.0, "category": "ends",
+    }  # fmt: skip
+    return Entry(f"r-{number}", **{**given, **changes})
+
+
+def write(folder: Path, entries: list[Entry], rated: dict[str, str] | None = None) -> None:
+    with TrafficLog(folder, TrafficConfig(store="content")) as log:
+        for one in entries:
+            log.record(one)
+        for request_id, rating in (rated or {}).items():
+            log.rate(Feedback(request_id, rating, "a comment")).result(30)
+
+
+def gather(folder: Path, **settings: Any) -> Harvested:
+    with reading(folder / "traffic") as db:
+        return harvest(db, folder / "data" / "harvest", "2026-11-21", **{"terms_url": "https://t.example", **settings})
+
+
+def test_every_row_with_content_is_taken_once_or_named(tmp_path: Path) -> None:
+    personal = [{"role": "user", "content": "Write to ann@example.org"}]
+    number = [{"role": "user", "content": "Call +44 (0)20 7946 0018"}]
+    entries = [
+        entry(1),
+        entry(2, side="understudy", model="understudy v1"),
+        entry(3, side="understudy", model="understudy v1"),
+        entry(4),
+        entry(5, finish_reason="length"),
+        entry(6, messages=personal),
+        entry(7, messages=number),
+        entry(8, messages=entry(1).messages, answer="in  WEEK 1."),
+        entry(9, consent="unstated"),
+        entry(10, error="upstream_lost", status=502),
+    ]
+    write(tmp_path / "traffic", entries, {"r-3": "up", "r-4": "down"})
+    first = gather(tmp_path)
+    assert first.ledger.balanced and first.ledger.rows_in == 8
+    assert first.ledger.rejected == {"unrated": 1, "candidate": 1, "cut": 1, "personal": 2, "duplicate": 1}
+    assert first.examples and first.candidates
+    rows = [json.loads(line) for line in first.examples.read_text("utf-8").splitlines()]
+    assert [r["request_id"] for r in rows] == ["r-1", "r-3"]
+    assert (rows[0]["source"], rows[0]["served_by"], rows[0]["consent"]) == ("traffic", "rented-1", "yes")
+    assert rows[0]["terms"] == "https://t.example" and "terms" not in rows[1]
+    (candidate,) = [json.loads(line) for line in first.candidates.read_text("utf-8").splitlines()]
+    assert (candidate["poor_answer"], candidate["comment"]) == ("In week 4.", "a comment")
+    assert first.examples.stat().st_mode & 0o777 == 0o600
+    assert (first.examples.parent / ".gitignore").read_text() == "*\n"
+
+    again = gather(tmp_path)
+    assert (again.examples, again.candidates, again.ledger.rows_out) == (None, None, 0), "each row once"
+    write(tmp_path / "traffic", [entry(11)])
+    later = gather(tmp_path, keep_personal=True)
+    assert later.examples and later.examples.name == "2026-11-21-2.jsonl" and later.ledger.rows_out == 3
+
+
+def test_two_lines_of_configuration_make_it_a_source(tmp_path: Path) -> None:
+    write(tmp_path / "traffic", [entry(n) for n in range(3)])
+    gather(tmp_path)
+    fields = FieldMap(id="id", messages="messages", category="category")
+    source = SourceConfig(path="data/harvest/*.jsonl", fields=fields, licence="in-house")
+    ledger = collect(CollectConfig(sources=[source]), tmp_path, tmp_path / "out")
+    records = read_records(tmp_path / "out" / "rows.jsonl")
+    assert (ledger.rows_out, ledger.rejected) == (3, {})
+    assert all(isinstance(r, Example) and r.answer and r.meta["category"] == "ends" for r in records)
+    assert all(r.meta["source"].startswith("data/harvest/") and r.id.startswith("traffic-") for r in records)
+
+
+def test_an_alarm_is_told_once_and_its_end_too_also_after_a_restart(tmp_path: Path) -> None:
+    def told(alarm: bool | None) -> list[str]:
+        state = State.load(tmp_path / "watch.json")
+        changes = [a.change for a in judge(state, [Finding("drift", alarm, "drift: …", {})])]
+        state.save(tmp_path / "watch.json")
+        return changes
+
+    looks = [False, True, True, None, True, False, False, True]
+    assert [told(alarm) for alarm in looks] == [[], ["raised"], [], [], [], ["cleared"], [], ["raised"]]
+    (tmp_path / "watch.json").write_text("{torn")
+    assert told(True) == ["raised"], "a damaged state is a fresh one"
+
+
+def test_a_share_alarms_when_it_surely_is_above_and_clears_when_it_is_back() -> None:
+    def rate(count: int, low: float) -> dict[str, Any]:
+        return {"count": count, "n": 100, "value": count / 100, "low": low, "high": 1.0}
+
+    assert share("errors", rate(20, 0.13), 0.05).alarm is True
+    assert share("errors", rate(8, 0.04), 0.05).alarm is None
+    assert share("errors", rate(4, 0.01), 0.05).alarm is False
+    assert share("errors", None, 0.05).alarm is None
+
+
+def test_ticks_keep_their_grid_and_leave_out_what_was_slept_through() -> None:
+    class Clock:
+        now = 100.0
+
+        def sleep(self, seconds: float) -> None:
+            slept.append(seconds)
+            self.now += seconds
+
+    clock, slept, at = Clock(), list[float](), list[float]()
+    for number in ticks(50.0, lambda: clock.now, clock.sleep):
+        at.append(clock.now - 100.0)
+        clock.now += {0: 0.0, 1: 20.0, 2: 175.0}.get(number, 1.0)
+        if len(at) == 5:
+            break
+    assert at == [0.0, 50.0, 100.0, 300.0, 350.0], "work takes its time, the grid stays; three ticks were missed"
+    assert max(slept) <= 60.0
+
+
+def test_what_a_user_may_get_wrong_is_one_line(tmp_path: Path) -> None:
+    folder = str(make_tiny(tmp_path / "p"))
+    one_line(understudy("traffic", "-C", folder), "NO_TRAFFIC", 2)
+    one_line(understudy("harvest", "-C", folder), "NO_TRAFFIC", 2)
+    one_line(understudy("watch", "--every", "soon", "-C", folder), "DURATION", 2)
+
+
+def test_the_watch_waits_for_its_log_stops_on_sigterm_and_is_alone(tmp_path: Path) -> None:
+    folder = str(make_tiny(tmp_path / "p"))
+    command = [sys.executable, "-m", "understudy", "watch", "--every", "1s", "-C", folder]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert running.stderr
+        assert running.stderr.readline().startswith("error[NO_TRAFFIC]")
+        one_line(understudy("watch", "--once", "-C", folder), "BUSY", 75)
+        assert running.stderr.readline().startswith("error[NO_TRAFFIC]"), "it goes on looking"
+    finally:
+        began = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 143 and errors.splitlines()[-1] == "stopped"
+    assert time.monotonic() - began < 30
+
+
+CIRCLE = (
+    SMALL
+    + """
+traffic: {store: content, consent: assumed}
+watch: {min_queries: 40, on_drift: retrain}
+serve: {policy: service_first, port: 0}
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_served_project_is_watched_and_its_drift_leads_to_harvest_and_run(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "p", CIRCLE)
+    ran = understudy("run", "--quiet", "-C", str(folder))
+    assert ran.returncode == 0, ran.stderr
+    pairs = [json.loads(line) for line in (folder / "data" / "coverage.jsonl").read_text("utf-8").splitlines()]
+    usual = [f"{p['context']}\n\nQuestion: {p['question']}" for p in pairs[:60]]
+
+    def looked() -> str:
+        done = understudy("watch", "--once", "-C", str(folder))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    serve_and_ask(folder, usual)
+    assert "ALARM" not in (first := looked()) and "60 queries against" in first, first
+    serve_and_ask(folder, [f"Bake {n} loaves of sourdough at {200 + n} degrees, how long?" for n in range(45)])
+    drifted = looked()
+    assert "ALARM  drift" in drifted, drifted
+    (alert,) = [json.loads(line) for line in (folder / "runs" / "alerts.jsonl").read_text("utf-8").splitlines()]
+    assert (alert["kind"], alert["change"], alert["actions"]) == ("drift", "raised", {"harvest": 0, "run": 0})
+    (harvested,) = (folder / "data" / "harvest").glob("*.jsonl")
+    assert {json.loads(line)["served_by"] for line in harvested.read_text("utf-8").splitlines()} == {"simulated-1"}
+    level = json.loads(understudy("traffic", "--json", "-C", str(folder)).stdout)
+    assert level["requests"] == 105 and level["answered"] == {"service": 105}
+
+
+def serve_and_ask(folder: Path, questions: list[str]) -> None:
+    """Serve the champion from a process of its own, ask, and stop it orderly."""
+    command = [sys.executable, "-m", "understudy", "serve", "-C", str(folder)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert running.stderr
+        url = running.stderr.readline().strip()
+        with httpx2.Client(timeout=250, trust_env=False) as client:
+            for question in questions:
+                reply = client.post(f"{url}/chat/completions", json=ask(question))
+                assert reply.status_code == 200 and reply.json()["model"] == "simulated-1", reply.text
+    finally:
+        running.terminate()
+        running.communicate(timeout=60)
