@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
+from endpoint import ask
 from thread import make_project, understudy
 
 pytestmark = pytest.mark.slow
@@ -236,3 +239,52 @@ def test_untrained_adapter_fails_the_gate_and_registers_nothing(project: Path) -
     assert summary["verdict"]["passed"] is False and summary["version"] is None
     assert summary["control"] == "untrained_adapter"
     assert len(json.loads(understudy("runs", "--json", "-C", str(project)).stdout)) == len(json.loads(before)) + 1
+
+
+WATCHED = """
+traffic: {store: content, consent: assumed}
+watch: {min_queries: 40, on_drift: retrain}
+serve: {policy: service_first, port: 0}
+"""
+
+
+def test_drift_of_a_served_project_is_seen_and_leads_to_harvest_and_run(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    shutil.copytree(project, folder)
+    with open(folder / "understudy.yaml", "a", encoding="utf-8") as f:
+        f.write(WATCHED)
+    pairs = [json.loads(line) for line in (folder / "data" / "coverage.jsonl").read_text("utf-8").splitlines()]
+    usual = [f"{p['context']}\n\nQuestion: {p['question']}" for p in pairs[:60]]
+
+    def looked() -> str:
+        done = understudy("watch", "--once", "-C", str(folder))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    serve_and_ask(folder, usual)
+    assert "ALARM" not in (first := looked()) and "60 queries against" in first, first
+    serve_and_ask(folder, [f"Bake {n} loaves of sourdough at {200 + n} degrees, how long?" for n in range(45)])
+    drifted = looked()
+    assert "ALARM  drift" in drifted, drifted
+    (alert,) = [json.loads(line) for line in (folder / "runs" / "alerts.jsonl").read_text("utf-8").splitlines()]
+    assert (alert["kind"], alert["change"], alert["actions"]) == ("drift", "raised", {"harvest": 0, "run": 0})
+    (harvested,) = (folder / "data" / "harvest").glob("*.jsonl")
+    assert {json.loads(line)["served_by"] for line in harvested.read_text("utf-8").splitlines()} == {"simulated-1"}
+    level = json.loads(understudy("traffic", "--json", "-C", str(folder)).stdout)
+    assert level["requests"] == 105 and level["answered"] == {"service": 105}
+
+
+def serve_and_ask(folder: Path, questions: list[str]) -> None:
+    """Serve the champion from a process of its own, ask, and stop it orderly."""
+    command = [sys.executable, "-m", "understudy", "serve", "-C", str(folder)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert running.stderr
+        url = running.stderr.readline().strip()
+        with httpx2.Client(timeout=250, trust_env=False) as client:
+            for question in questions:
+                reply = client.post(f"{url}/chat/completions", json=ask(question))
+                assert reply.status_code == 200 and reply.json()["model"] == "simulated-1", reply.text
+    finally:
+        running.terminate()
+        running.communicate(timeout=60)

@@ -10,10 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx2
-import pytest
-from endpoint import ask
-from thread import SMALL, make_project, make_tiny, one_line, understudy
+from thread import make_tiny, one_line, understudy
 
 from understudy.config import CollectConfig, FieldMap, SourceConfig, TrafficConfig
 from understudy.core.records import Example, read_records
@@ -156,55 +153,3 @@ def test_the_watch_waits_for_its_log_stops_on_sigterm_and_is_alone(tmp_path: Pat
         _, errors = running.communicate(timeout=60)
     assert running.returncode == 143 and errors.splitlines()[-1] == "stopped"
     assert time.monotonic() - began < 30
-
-
-CIRCLE = (
-    SMALL
-    + """
-traffic: {store: content, consent: assumed}
-watch: {min_queries: 40, on_drift: retrain}
-serve: {policy: service_first, port: 0}
-"""
-)
-
-
-@pytest.mark.slow
-def test_a_served_project_is_watched_and_its_drift_leads_to_harvest_and_run(tmp_path: Path) -> None:
-    folder = make_project(tmp_path / "p", CIRCLE)
-    ran = understudy("run", "--quiet", "-C", str(folder))
-    assert ran.returncode == 0, ran.stderr
-    pairs = [json.loads(line) for line in (folder / "data" / "coverage.jsonl").read_text("utf-8").splitlines()]
-    usual = [f"{p['context']}\n\nQuestion: {p['question']}" for p in pairs[:60]]
-
-    def looked() -> str:
-        done = understudy("watch", "--once", "-C", str(folder))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    serve_and_ask(folder, usual)
-    assert "ALARM" not in (first := looked()) and "60 queries against" in first, first
-    serve_and_ask(folder, [f"Bake {n} loaves of sourdough at {200 + n} degrees, how long?" for n in range(45)])
-    drifted = looked()
-    assert "ALARM  drift" in drifted, drifted
-    (alert,) = [json.loads(line) for line in (folder / "runs" / "alerts.jsonl").read_text("utf-8").splitlines()]
-    assert (alert["kind"], alert["change"], alert["actions"]) == ("drift", "raised", {"harvest": 0, "run": 0})
-    (harvested,) = (folder / "data" / "harvest").glob("*.jsonl")
-    assert {json.loads(line)["served_by"] for line in harvested.read_text("utf-8").splitlines()} == {"simulated-1"}
-    level = json.loads(understudy("traffic", "--json", "-C", str(folder)).stdout)
-    assert level["requests"] == 105 and level["answered"] == {"service": 105}
-
-
-def serve_and_ask(folder: Path, questions: list[str]) -> None:
-    """Serve the champion from a process of its own, ask, and stop it orderly."""
-    command = [sys.executable, "-m", "understudy", "serve", "-C", str(folder)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert running.stderr
-        url = running.stderr.readline().strip()
-        with httpx2.Client(timeout=250, trust_env=False) as client:
-            for question in questions:
-                reply = client.post(f"{url}/chat/completions", json=ask(question))
-                assert reply.status_code == 200 and reply.json()["model"] == "simulated-1", reply.text
-    finally:
-        running.terminate()
-        running.communicate(timeout=60)
