@@ -28,6 +28,8 @@ SHOWN: list[tuple[str, list[list[str]]]] = [
     ("runs", [["runs", "-C", "demo"]]),
     ("show", [["show", "-C", "demo"]]),
     ("explain", [["explain", "train-2", "-C", "demo"]]),
+    ("ledger", [["ledger", "-C", "demo"], ["ledger", "--reason", "DUPLICATE", "-C", "demo"]]),
+    ("blame", [["blame", "brochure-003", "-C", "demo"], ["blame", "--answer", "Please go to room B12.", "-C", "demo"]]),
     ("gc", [["gc", "-C", "demo"]]),
     ("serve", []),
     ("traffic", []),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from understudy.config import PackConfig
-from understudy.core.records import Document, Example, write_jsonl
+from understudy.core.records import Document, Example, read_jsonl, write_jsonl
 from understudy.data import pack
 from understudy.data.chat import ChatTemplate
 from understudy.errors import ConfigError, DataError, IntegrityError
@@ -283,6 +283,8 @@ def test_long_rows_are_cut_counted_and_rejected_when_no_answer_is_left(folder: P
     ledger = pack.pack(PackConfig(seq_len_tokens=64), folder, [tmp_path / "t.jsonl"], None, tmp_path / "packed")
     assert ledger.balanced and ledger.notes["truncated"] == 2
     assert ledger.rejected == {"no_answer_left": 1, "no_answer": 1}
+    rejects = [(r["where"], r["reason"]) for r in read_jsonl(tmp_path / "packed" / "rejects.jsonl")]
+    assert rejects == [("long-prompt", "no_answer_left"), ("q", "no_answer")]
     assert json.loads((tmp_path / "packed/pack.json").read_text())["train"]["truncated"] == 2
 
 
@@ -301,3 +303,11 @@ def test_rows_that_cannot_teach_stop_the_stage(folder: Path, tmp_path: Path, row
         packed(folder, tmp_path, rows, 64)
     assert caught.value.code == code
     assert code == "DATA_EMPTY" or "p50" in caught.value.what
+
+
+def test_one_answer_to_everything_is_no_training_data(folder: Path, tmp_path: Path) -> None:
+    rows = [chat(f"Question {i}?", " The  same.") for i in range(8)]
+    with pytest.raises(DataError, match="all 8 training answers are the same text, 'The same.'") as caught:
+        packed(folder, tmp_path, rows, 64)
+    assert caught.value.code == "DATA_DEGENERATE" and caught.value.exit_code == 3
+    packed(folder, tmp_path, [*rows[:7], chat("Question 8?", "Another.")], 64)

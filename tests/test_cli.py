@@ -29,7 +29,22 @@ def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
     code += "print('LOADED', sorted(heavy & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "LOADED []" in result.stdout
-    commands = ("init", "check", "schema", "plan", "run", "step", "runs", "show", "explain", "gc", "simulate", "serve")
+    commands = (
+        "init",
+        "check",
+        "schema",
+        "plan",
+        "run",
+        "step",
+        "runs",
+        "show",
+        "explain",
+        "gc",
+        "simulate",
+        "serve",
+        "ledger",
+        "blame",
+    )
     for command in commands:
         assert f"\n  {command} " in result.stdout
 

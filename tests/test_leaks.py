@@ -11,13 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leaks import KINDS, edited, plant
+from test_core import Silent
+from thread import TINY
 
 from understudy.config import SplitConfig
 from understudy.core.records import Document, Example, Record, read_jsonl, read_records, write_jsonl
+from understudy.core.runner import Runner
 from understudy.data.clean import context_turn
 from understudy.data.decontaminate import Candidate, find_leaks
 from understudy.data.guard import Protected, build, load, page_of, save
-from understudy.data.split import hold, split
+from understudy.data.split import hold, shows_answer, split
+from understudy.preflight import warnings
+from understudy.project import Project
 
 Rejects = dict[str, tuple[str, str]]
 
@@ -221,6 +226,29 @@ def test_a_saved_guard_judges_alike_and_holds_no_word(
     assert not [r.id for r in coverage if isinstance(r, Example) and str(r.answer).split()[-1].encode() in written]
     save(build(reversed(protected), 4, 0.5), tmp_path / "again")
     assert (tmp_path / "again" / "grams.npy").read_bytes() == (tmp_path / "grams.npy").read_bytes()
+
+
+def test_a_prompt_that_gives_its_answer_away_is_counted_and_told(tmp_path: Path) -> None:
+    answer = "Room B12, on Monday at nine."
+    rows = [pair(f"r{i}", f"Where is course {i}?", f"Course {i} is in room {i}.") for i in range(20)]
+    rows += [pair(f"shown{i}", f"{i}: the answer is ROOM  B12, on Monday at nine. Where?", answer) for i in range(3)]
+    rows += [
+        pair("passage", "Where?", answer, context=f"We meet in {answer}"),
+        pair("choice", "Yes or no, for 1?", "no"),
+    ]
+    (tmp_path / "data").mkdir()
+    lines = [{"q": r.messages[0]["content"], "a": r.answer} for r in rows if "context" not in r.meta]
+    write_jsonl(tmp_path / "data" / "rows.jsonl", lines)
+    (tmp_path / "understudy.yaml").write_text(TINY)
+    project = Project(tmp_path)
+    run, plan, _ = project.open_run(new=False, control=None)
+    runner = Runner(tmp_path, project.store, run.journal, Silent())
+    steps = plan.steps[: [s.name for s in plan.steps].index("split") + 1]
+    ledgers = [runner.run_step(s).artifact.ledger for s in [*steps, plan.step("hold")]]
+    noted = sum(ledger.notes.get("label_leak", 0) for ledger in ledgers if ledger)
+    assert noted == 3 and not shows_answer(rows[-2]) and not shows_answer(rows[-1])
+    told = [line for line in warnings(project) if "LABEL_LEAK" in line]
+    assert sum(int(line.split()[1]) for line in told) == 3
 
 
 @given(

@@ -307,3 +307,11 @@ def test_an_axis_holds_its_range_with_few_round_ticks(low: float, high: float) -
     assert axis.low <= low and axis.high >= high and 2 <= len(axis.ticks) <= 9
     assert [axis.at(t) for t in (axis.low, axis.high)] == [0.0, 1.0]
     assert len({axis.label(t) for t in axis.ticks}) == len(axis.ticks)
+
+
+def test_the_page_says_where_all_rows_came_to_rest(tmp_path: Path) -> None:
+    flow = {"read": 446, "written by the teacher": 272, "training": 300, "dev": 60, "held": 120, "rejected": 238}
+    html, seen = page(tmp_path, replace(sample(), flow=flow))
+    rows = html[html.index('id="rows"') : html.index('id="time"')]
+    assert "718 rows" in seen.text and rows.count('class="share"') == 4 and "does not add up" not in seen.text
+    assert "does not add up" in page(tmp_path, replace(sample(), flow={**flow, "dev": 59}))[1].text

@@ -96,5 +96,16 @@ def warnings(project: Project) -> Iterator[str]:
             yield f"{role} is simulated: its numbers are no real model's"
     if not any(source.licence for source in cfg.sources):
         yield "no source states a licence; the model card will say so"
+    yield from _label_leaks(project)
     if not plan.steps:
         yield "the plan is empty"
+
+
+def _label_leaks(project: Project) -> Iterator[str]:
+    """What the last run counted of examples that give their answer away."""
+    for run in project.runs()[-1:]:
+        for step in run.plan().steps:
+            found = project.store.find(step.name, step.fingerprint) if step.stage in ("split", "hold") else None
+            if found and found.ledger and (count := found.ledger.notes.get("label_leak")):
+                where = "train, seed, dev or validation" if step.stage == "split" else "held"
+                yield f"LABEL_LEAK: {count} examples of {where} have their answer in their own prompt ({run.id})"

@@ -35,7 +35,7 @@ from understudy.core.stage import Needs, stage
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
-@stage(revision=2)
+@stage(revision=3)
 def collect(cfg: c.CollectConfig, out: Path) -> Corpus:
     """Read every source into one schema; bad rows are quarantined with file, line and reason."""
     from understudy.data.sources import collect as work
@@ -87,7 +87,7 @@ def dedupe(cfg: c.DedupeConfig, corpus: Corpus, out: Path) -> Corpus:
     return Corpus(out, ledger=work(cfg, corpus.path / "rows.jsonl", out))
 
 
-@stage(revision=2)
+@stage(revision=3)
 def split(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> Dataset:
     """Divide by group into train, validation, seed and dev; held rows are left out."""
     from understudy.data.split import split as work
@@ -95,7 +95,7 @@ def split(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path
     return Dataset(out, ledger=work(cfg, corpus.path / "rows.jsonl", _rows(coverage), out))
 
 
-@stage(revision=2)
+@stage(revision=3)
 def hold(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> HeldSet:
     """Set the held coverage pairs aside; without a coverage set, the test split takes their place."""
     from understudy.data.split import hold as work
@@ -170,7 +170,7 @@ def base(cfg: c.BaseConfig, out: Path) -> Base:
     return Base(out, facts=take_in(cfg, current().project, out / "model"))
 
 
-@stage(revision=1, libraries=("transformers", "tokenizers"))
+@stage(revision=2, libraries=("transformers", "tokenizers"))
 def pack(cfg: c.PackConfig, base: Base, data: Dataset, extra: list[Dataset], out: Path) -> Packed:
     """Put examples through the chat template into packed rows with a loss mask."""
     from understudy.data.pack import pack as work
@@ -357,7 +357,7 @@ def register(
     return Release(out, facts={"passed": passed, "name": cfg.name, "control": cfg.control})
 
 
-@stage(revision=1)
+@stage(revision=2)
 def report(cfg: c.ReportStep, artifacts: list[Artifact], held: HeldSet, out: Path) -> Report:
     """One self-contained HTML page, from stored artifacts only."""
     from understudy.evals.report import render

@@ -17,6 +17,7 @@ from understudy.config import ReportStep
 from understudy.core.artifact import Artifact
 from understudy.core.plan import Plan
 from understudy.core.records import Example, read_examples, read_jsonl
+from understudy.ledger import accounts
 
 if TYPE_CHECKING:
     from understudy.evals.report import ReportData
@@ -239,6 +240,7 @@ def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[E
         decoding_texts=decoding_texts(artifacts),
         items=_items(held, artifacts),
         stages=[{**r.model_dump(), "cached": False} for r in stage_rows(artifacts)],
+        flow=accounts("", artifacts).flow,
         versions=_versions(artifacts),
         thresholds={"similarity": cfg.similarity, "precision": cfg.precision, "bar": cfg.bar},
         simulated=cfg.simulated,

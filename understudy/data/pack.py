@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.config import PackConfig
-from understudy.core.records import Example, Ledger, read_examples
+from understudy.core.records import Example, Ledger, read_examples, write_jsonl
 from understudy.data.chat import ChatTemplate
 from understudy.errors import DataError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ARRAYS = ("token_ids", "loss_mask", "position_ids")
 Encoded = tuple[list[int], list[int]]
+DEGENERATE_ROWS = 8
+"""Training rows from which one and the same answer to all is a fault of the data, not of their number."""
 
 
 @dataclass
@@ -42,18 +44,19 @@ class Rows:
 def pack(cfg: PackConfig, model_dir: Path, train: Sequence[Path], validation: Path | None, out: Path) -> Ledger:
     """Pack the examples of jsonl files into `out`; validation arrays only when there is a validation example.
 
-    Raises DataError DATA_EMPTY, ALL_TRUNCATED, TOO_MANY_TRUNCATED. Same inputs give the same bytes.
+    Raises DataError DATA_EMPTY, DATA_DEGENERATE, ALL_TRUNCATED, TOO_MANY_TRUNCATED. Same inputs give the same bytes.
     """
     template = ChatTemplate.load(model_dir)
-    ledger = Ledger()
+    ledger, rejects = Ledger(), list[dict[str, str]]()
     report: dict[str, Any] = {"seq_len_tokens": cfg.seq_len_tokens}
     splits = {"train": [e for path in train for e in read_examples(path)]}
     splits["validation"] = read_examples(validation) if validation else []
     if not splits["train"]:
         raise DataError("DATA_EMPTY", "train", "no example to train on", "look into the rejects of the stages before")
+    _refuse_degenerate(splits["train"])
     out.mkdir(parents=True, exist_ok=True)
     for split, examples in splits.items():
-        encoded, counts = _encode(cfg, template, examples, ledger)
+        encoded, counts = _encode(cfg, template, examples, (ledger, rejects))
         if split == "train":
             _check(cfg, counts)
         if not encoded:
@@ -69,7 +72,16 @@ def pack(cfg: PackConfig, model_dir: Path, train: Sequence[Path], validation: Pa
         report[split] = counts | {"rows": rows, "tokens": used, "supervised_tokens": supervised, "fill": share}
     text = json.dumps(report, indent=1, sort_keys=True) + "\n"
     (out / "pack.json").write_text(text, encoding="utf-8")
+    write_jsonl(out / "rejects.jsonl", rejects)
     return ledger
+
+
+def _refuse_degenerate(examples: list[Example]) -> None:
+    """One answer to everything teaches nothing; a mapping of the wrong column looks so."""
+    answers = {" ".join((e.answer or "").split()) for e in examples}
+    if len(examples) >= DEGENERATE_ROWS and len(answers) == 1:
+        what = f"all {len(examples)} training answers are the same text, {answers.pop()[:60]!r}"
+        raise DataError("DATA_DEGENERATE", "train", what, "look at the column that `fields` maps to the answer")
 
 
 def load(packed: Path, split: str) -> Rows | None:
@@ -82,25 +94,33 @@ def load(packed: Path, split: str) -> Rows | None:
 
 
 def _encode(
-    cfg: PackConfig, template: ChatTemplate, examples: list[Example], ledger: Ledger
+    cfg: PackConfig, template: ChatTemplate, examples: list[Example], books: tuple[Ledger, list[dict[str, str]]]
 ) -> tuple[list[Encoded], dict[str, Any]]:
     """Encode and cut at seq_len; a row without a supervised token left is rejected."""
     encoded: list[Encoded] = []
     lengths = []
     truncated = 0
+    ledger, rejects = books
+
+    def reject(example: Example, reason: str, detail: str) -> None:
+        ledger.reject(reason)
+        rejects.append({"where": example.id, "reason": reason, "detail": detail})
+
     for example in examples:
         ledger.rows_in += 1
         ids, mask = template.encode(example.messages)
         lengths.append(len(ids))
         if not any(mask):
-            ledger.reject("no_answer")
+            reject(example, "no_answer", "no token of it is learnt")
             continue
         if len(ids) > cfg.seq_len_tokens:
             truncated += 1
             ledger.note("truncated")
             ids, mask = ids[: cfg.seq_len_tokens], mask[: cfg.seq_len_tokens]
             if not any(mask):
-                ledger.reject("no_answer_left")
+                reject(
+                    example, "no_answer_left", f"the answer starts after token {cfg.seq_len_tokens} of {lengths[-1]}"
+                )
                 continue
         ledger.rows_out += 1
         encoded.append((ids, mask))

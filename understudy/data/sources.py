@@ -1,4 +1,4 @@
-"""Sources become one schema: collect(sources) -> rows.jsonl + rejects.jsonl, and a digest for every source.
+"""Sources become one schema: collect(sources) -> rows, places and rejects.jsonl, and a digest for every source.
 
 A row of a file or query is mapped by FieldMap to a Document or an Example; a row that cannot be is quarantined with its
 place and reason. What concerns a whole column, file or set of ids stops the run once the source is read to its end.
@@ -62,6 +62,7 @@ def collect(cfg: CollectConfig, project: Path, out: Path, web: Pages | None = No
             yield from _read_source(source, project, intake)
 
     intake.ledger.rows_out = write_jsonl(out / "rows.jsonl", records())
+    write_jsonl(out / "places.jsonl", ({"id": own, "where": place} for _, place, own in intake.seen.values()))
     write_jsonl(out / "rejects.jsonl", intake.rejects)
     if intake.conflict_count:
         what = f"{intake.conflict_count} ids name different texts: {'; '.join(intake.conflicts)}"

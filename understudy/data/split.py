@@ -27,6 +27,10 @@ RANK = {name: i for i, name in enumerate((DOCUMENTS, TRAIN, VALIDATION, SEED, DE
 """What a better protected split holds is taken out of the others."""
 
 
+LABEL_LEAK, LABEL_WORDS = "label_leak", 3
+"""Note of examples whose prompt holds the answer; shorter answers stand in prompts as choices to pick from."""
+
+
 @dataclass(slots=True)
 class Placed:
     """A record and its split, or the reason why it is in none."""
@@ -62,6 +66,8 @@ def _write(cfg: SplitConfig, rows: Path, coverage: Path | None, out: Path, files
             ledger.reject(p.reason or p.split)
     if "held" in chosen and not chosen["held"]:
         raise DataError("SPLIT_EMPTY", "split", "held would be empty", "raise split.test, or give a coverage set")
+    if shown := sum(shows_answer(r) for records in chosen.values() for r in records):
+        ledger.note(LABEL_LEAK, shown)
     for name, records in chosen.items():
         ledger.rows_out += write_jsonl(out / f"{name}.jsonl", records)
         ledger.note(f"{name}_rows", len(records))
@@ -94,6 +100,16 @@ def assign(cfg: SplitConfig, corpus: list[Record], coverage: list[Record] | None
         why = ", ".join(f"{n} rows rejected as {reason}" for reason, n in sorted(reasons.items())) or "no rows are left"
         raise DataError("SPLIT_EMPTY", "split", f"{' and '.join(empty)} would be empty ({why})", "give more groups")
     return placed
+
+
+def shows_answer(record: Record) -> bool:
+    """Whether an example's own prompt, or its meta, gives the whole answer away (a passage may hold it)."""
+    if not isinstance(record, Example) or record.answer is None or record.meta.get("context"):
+        return False
+    answer = fold(record.answer)
+    given = [turn["content"] for turn in record.prompt]
+    given += [str(record.meta.get(key) or "") for key in ("group", "category")]
+    return len(answer.split()) >= LABEL_WORDS and any(answer in fold(text) for text in given)
 
 
 def group_of(record: Record) -> str:

@@ -26,6 +26,7 @@ WHO = {
 }
 JUDGED = frozenset({"coverage", "judge_similarity", "judge_precision"})
 SAMPLES, WORST = 6, 6
+SOURCES = ("read", "written by the teacher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class ReportData:
     rounds: Sequence[Row] = ()
     items: Sequence[Row] = ()
     stages: Sequence[Row] = ()
+    flow: Mapping[str, int] = field(default_factory=dict)
+    """Rows that were read and written, and where they came to rest, as `understudy ledger` counts them."""
     decoding: Sequence[Row] = ()
     decoding_texts: Sequence[Row] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -162,6 +165,7 @@ class _Page:
             "samples": [self.item(i) for i in self.samples()],
             "worst": [self.item(i) for i in self.worst()],
             "ledger": [self.ledger(s) for s in data.stages if s.get("rows_in") is not None],
+            "flow": self.flow(),
             "timings": self.timings(),
         }
 
@@ -371,6 +375,19 @@ class _Page:
         balanced = stage["rows_in"] == (stage.get("rows_out") or 0) + sum(rejected.values())
         notes = sorted((stage.get("notes") or {}).items())
         return {**stage, "rejected": lost, "lost": sum(rejected.values()), "balanced": balanced, "notes": notes}
+
+    def flow(self) -> Row:
+        """Where the rows came to rest, as bars of all that were read and written."""
+        from understudy.evals import plots
+
+        came = {name: count for name, count in self.data.flow.items() if name in SOURCES and count}
+        went = {name: count for name, count in self.data.flow.items() if name not in SOURCES and count}
+        total = sum(came.values())
+        rows = [
+            {"name": name, "count": count, "figure": plots.share(count, total, f"{name}: {count:,} of {total:,} rows")}
+            for name, count in went.items()
+        ]
+        return {"came": came, "total": total, "rows": rows, "balanced": total == sum(went.values())}
 
     def timings(self) -> Row:
         from understudy.evals import plots
