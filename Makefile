@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-real bench-controls bench-bias bench-drift bench-kills docs lock-stages clean
+.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-kills docs lock-stages clean
 
 DEMO ?= demo
 DATA ?= ../shared/data
@@ -102,6 +102,9 @@ format: setup  ## format and mend what ruff can
 
 bench: setup  ## time the demo, first and second run; writes benchmarks/results/demo.json
 	"$(PY)" -m benchmarks.run
+
+bench-data: setup  ## clean + dedupe + split beside three peers (installed apart); writes benchmarks/results/data.json
+	"$(PY)" -m benchmarks.data $(ARGS)
 
 bench-real: setup  ## fine-tune on public data in DATA; writes benchmarks/results/real.json
 	"$(PY)" -m benchmarks.real --data "$(DATA)"

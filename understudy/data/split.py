@@ -152,16 +152,17 @@ def _by_shares(cfg: SplitConfig, corpus: list[Record]) -> list[Placed]:
 def _training(cfg: SplitConfig, corpus: list[Record], pairs: list[Placed]) -> list[Placed]:
     """With coverage: everything trains but the groups of dev and held, and a share of examples for validation."""
     guarded = {group_of(p.record): p.split for p in pairs if p.split in GUARDED}
-    free = [r for r in corpus if group_of(r) not in guarded]
+    groups = [group_of(r) for r in corpus]
+    free = [r for r, group in zip(corpus, groups, strict=True) if group not in guarded]
     examples = [r for r in free if isinstance(r, Example)]
     several = len({group_of(e) for e in examples}) > 1
     target = max(1, round(cfg.validation * len(examples))) if cfg.validation and several else 0
     placed = iter(_with_documents(free, draw(examples, {VALIDATION: target}, TRAIN, cfg.seed)))
     return [
         Placed(r, "", "group_in_coverage", f"its group has {split} pairs")
-        if (split := guarded.get(group_of(r)))
+        if (split := guarded.get(group))
         else next(placed)
-        for r in corpus
+        for r, group in zip(corpus, groups, strict=True)
     ]
 
 
@@ -169,7 +170,7 @@ def _with_documents(corpus: list[Record], chosen: dict[str, str]) -> list[Placed
     """Documents of validation and test groups are in no split: their text would show what is measured."""
     placed = []
     for r in corpus:
-        split = chosen.get(group_of(r), TRAIN)
+        split = chosen.get(group_of(r), TRAIN) if chosen else TRAIN
         if isinstance(r, Document) and split != TRAIN:
             placed.append(Placed(r, "", f"group_in_{split}", f"its group has {split} examples"))
         else:
@@ -238,7 +239,7 @@ def _take_out_twins(placed: list[Placed]) -> None:
         if p.reason:
             continue
         prompt = prompts.get(_prompt_key(p.record), "")
-        passage = passages.get(_passage_key(p.record), "")
+        passage = passages.get(_passage_key(p.record), "") if passages else ""
         if prompt and RANK[prompt] > RANK[p.split]:
             p.reason, p.detail = _twin("prompt", prompt), f"the same prompt is in {prompt}"
         elif passage and RANK[passage] > RANK[p.split]:
