@@ -11,7 +11,14 @@ from typing import Any
 
 from benchmarks.project import ROOT
 
-PAGES = ("README.md", "docs/benchmarks.md", "docs/statistics.md", "docs/bias.md", "docs/drift.md", "docs/near-duplicates.md")
+PAGES = (
+    "README.md",
+    "docs/benchmarks.md",
+    "docs/statistics.md",
+    "docs/bias.md",
+    "docs/drift.md",
+    "docs/near-duplicates.md",
+)
 MISSING = "-"
 
 
