@@ -44,6 +44,9 @@ def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
         "serve",
         "ledger",
         "blame",
+        "traffic",
+        "harvest",
+        "watch",
     )
     for command in commands:
         assert f"\n  {command} " in result.stdout
@@ -103,7 +106,12 @@ def test_init_keeps_what_git_ignores_already(tmp_path: Path) -> None:
     (target / ".gitignore").write_text("secret.txt\nruns/\n*.tmp")
     assert understudy("init", str(target)).returncode == 0
     lines = (target / ".gitignore").read_text().splitlines()
-    assert lines[:3] == ["secret.txt", "runs/", "*.tmp"] and sorted(lines[3:]) == ["cache/", "registry/", "store/"]
+    assert lines[:3] == ["secret.txt", "runs/", "*.tmp"] and sorted(lines[3:]) == [
+        "cache/",
+        "registry/",
+        "store/",
+        "traffic/",
+    ]
 
 
 def test_without_arguments_the_help_is_shown() -> None:

@@ -222,9 +222,12 @@ def test_a_full_disk_costs_rows_counted_and_warned_once_and_never_an_answer(tmp_
 
 def test_a_queue_that_is_full_drops_and_counts_without_waiting(tmp_path: Path) -> None:
     log = TrafficLog(tmp_path, TrafficConfig())
-    for i in range(10_020):
+    for i in range(10_000):
         log.record(Entry(f"r{i}", at="2999-01-01", total_ms=1))
-    assert log.dropped == 20
+    began = time.monotonic()
+    for i in range(20):
+        log.record(Entry(f"late{i}", at="2999-01-01", total_ms=1))
+    assert log.dropped == 20 and time.monotonic() - began < 5
     assert isinstance(log.rate(Feedback("r1", "up")).exception(0), OSError)
 
 

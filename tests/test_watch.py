@@ -16,8 +16,10 @@ from understudy.config import CollectConfig, FieldMap, SourceConfig, TrafficConf
 from understudy.core.records import Example, read_records
 from understudy.data.sources import collect
 from understudy.monitor.harvest import Harvested, harvest
-from understudy.monitor.watch import Finding, State, judge, share, ticks
+from understudy.monitor.watch import Alert, Finding, State, judge, share, ticks
+from understudy.project import Project
 from understudy.traffic import Entry, Feedback, TrafficLog, reading
+from understudy.upkeep import respond
 
 
 def entry(number: int, **changes: Any) -> Entry:
@@ -153,3 +155,16 @@ def test_the_watch_waits_for_its_log_stops_on_sigterm_and_is_alone(tmp_path: Pat
         _, errors = running.communicate(timeout=60)
     assert running.returncode == 143 and errors.splitlines()[-1] == "stopped"
     assert time.monotonic() - began < 30
+
+
+def test_drift_leads_to_harvest_and_run_where_that_is_wanted_and_their_ends_are_kept(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "p")
+    (folder / "data" / "rows.jsonl").unlink()
+    drift, errors = Alert("drift", "raised", "drift: …", {}), Alert("errors", "raised", "errors: …", {})
+    told: list[str] = []
+    assert respond(Project(folder), drift, told.append) == {}, "an alert alone is the default"
+    with open(folder / "understudy.yaml", "a", encoding="utf-8") as f:
+        f.write("watch: {on_drift: retrain}\n")
+    assert respond(Project(folder), errors, told.append) == {}
+    assert respond(Project(folder), drift, told.append) == {"harvest": 2, "run": 2}, "no log, and no rows to run on"
+    assert told == ["drift: understudy harvest", "drift: understudy run"]

@@ -184,8 +184,11 @@ class TrafficLog:
             self._db.close()
 
     def _take(self) -> tuple[list[Any], bool]:
-        """What comes within a moment, for one transaction; and whether there is more to come."""
-        batch, until = [self._queue.get()], time.monotonic() + BATCH_WAIT_S
+        """What comes within a moment, for one transaction; and whether there is more to come. Empty after an hour."""
+        try:
+            batch, until = [self._queue.get(timeout=RETIRE_EVERY_S)], time.monotonic() + BATCH_WAIT_S
+        except queue.Empty:
+            return [], True
         while batch[-1] is not None and len(batch) < BATCH_ROWS:
             try:
                 batch.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))

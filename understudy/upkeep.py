@@ -137,8 +137,7 @@ def check(project: Project, tell: Callable[[str], None]) -> list[Alert]:
     for found in findings:
         tell(("ALARM  " if found.kind in state.alarms else "ok     ") + found.says)
     for alert in alerts:
-        actions = _act(project, alert, tell)
-        _keep(project, alert, actions)
+        _keep(project, alert, respond(project, alert, tell))
     state.save(file)
     return alerts
 
@@ -183,7 +182,7 @@ def _shares(project: Project, db: sqlite3.Connection, state: State, last: int) -
     ]
 
 
-def _act(project: Project, alert: Alert, tell: Callable[[str], None]) -> dict[str, int]:
+def respond(project: Project, alert: Alert, tell: Callable[[str], None]) -> dict[str, int]:
     """On drift, by configuration: harvest, then the life cycle anew. Exit codes by command."""
     if not (alert.kind == DRIFT and alert.change == "raised" and project.config.watch.on_drift == "retrain"):
         return {}

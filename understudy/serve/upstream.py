@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config import FailoverConfig, ServiceConfig
 from understudy.core.records import well_formed
+from understudy.errors import ConfigError
 from understudy.models.base import Delta
 from understudy.models.service import OPENAI_URL, resolve_reference
 from understudy.serve.request import ApiError, ChatRequest
@@ -52,10 +53,12 @@ class Upstream:
     """A client of the service for one event loop. Use inside `async with`."""
 
     def __init__(self, cfg: ServiceConfig, budget: FailoverConfig, base_url: str | None = None) -> None:
-        """Raises ConfigError when the key's variable is not set. `base_url` is a simulated service's."""
+        """Raises ConfigError when a key is missing or its variable not set. `base_url` is a simulated service's."""
         self.cfg, self.budget = cfg, budget
         self._url = f"{(base_url or cfg.base_url or OPENAI_URL).rstrip('/')}/chat/completions"
         self._key = resolve_reference(cfg.api_key, "service.api_key") if cfg.api_key else ""
+        if not self._key and self._url.startswith(OPENAI_URL):
+            raise ConfigError("KEY_MISSING", "service.api_key", f"{OPENAI_URL} needs a key", "write ${env:NAME}")
         self._limit_field = "max_tokens"
         self._client: AsyncClient | None = None
 
