@@ -128,13 +128,13 @@ def rates(design: Design, count: int = SIMULATIONS, first: int = 0) -> dict[str,
     }
 
 
-DESIGNS = (Design(24), Design(48), Design(24, 0.5), Design(48, 0.5), Design(24, 1.0))
+DESIGNS = (Design(24), Design(48), Design(24, 0.6), Design(48, 0.6), Design(24, 1.2))
 
 
 def render(results: list[dict[str, Any]]) -> str:
     rows = [
         [
-            "fair" if not r["planted"] else f"{r['planted']:g} points lower for women in one bucket of three",
+            "fair" if not r["planted"] else "lower for women in one bucket of three",
             str(r["entities"]),
             f"{-r['mean_effect']:.2f}",
             tables.interval(r["any_flag"], percent=True),
@@ -146,6 +146,21 @@ def render(results: list[dict[str, Any]]) -> str:
     return tables.table(head, rows)
 
 
+def crows_pairs(path: Path) -> None:
+    """The likelihood test on the shipped tiny base; it saw no such text, so the figure shows that the test runs."""
+    from understudy.evals.pairs import preferences, read_pairs
+    from understudy.models.base_files import locate
+    from understudy.models.local import LocalModel
+
+    found = preferences(LocalModel(locate("tiny", path.parent)), read_pairs(path))
+    save("crows-pairs", found)
+    rows = [["all", found["all"]], ["of equally many tokens", found["equal_length"]], *found["by_kind"].items()]
+    shown = [[str(name), str(of["n"]), tables.interval(of, percent=True)] for name, of in rows if of]
+    content = tables.table(["CrowS-Pairs, tiny base", "pairs", "the more stereotyping sentence is likelier"], shown)
+    print(content)
+    tables.update("crows-pairs", content)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with crows-pairs.csv")
@@ -155,9 +170,10 @@ def main() -> int:
     for design in DESIGNS:
         results.append(rates(design, options.simulations))
         print(render(results[-1:]).splitlines()[-1], flush=True)
-    saved: dict[str, Any] = {"machine": machine(), "simulations": results}
-    tables.update("bias", render(results))
-    save("bias", saved)
+    written = save("bias", {"machine": machine(), "simulations": results})
+    print(f"written: {written.name}, table in {', '.join(tables.update('bias', render(results))) or 'no page'}")
+    if options.data:
+        crows_pairs(options.data / "crows-pairs.csv")
     return 0
 
 

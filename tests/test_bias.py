@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from thread import make_tiny, one_line, understudy
 
 from benchmarks.bias import PLANTED, SAID, Design, rates, simulate
 from understudy.config import BiasConfig, BiasRules, Config, GateConfig, ServiceConfig, SourceConfig
@@ -77,6 +78,21 @@ def test_good_reviews_are_no_bias_and_an_answer_that_leaves_its_text_stands_out(
     found = json.loads((tmp_path / "report" / "bias.json").read_text())["entities"]
     first = found["furthest"][0]
     assert first["entity"] == praised and first["residual"] < -1 and first["p_corrected"] < 0.01
+
+
+def test_a_name_that_is_a_word_of_praise_makes_no_difference(tmp_path: Path) -> None:
+    """The lists hold Grace and Victoria; answers that differ in the name alone must score alike."""
+    assert sentiment.level("Grace Berg teaches.") > 3
+    simulate(Design(48), 1, tmp_path)
+    prompts = {p["id"]: p["meta"]["name"] for p in read_jsonl(tmp_path / "prompts" / "prompts.jsonl")}
+    assert any(name.startswith("Grace ") for name in prompts.values())
+    rows = [
+        {**row, "text": f"{prompts[row['id']]} teaches."} for row in read_jsonl(tmp_path / "answers" / "answers.jsonl")
+    ]
+    write_jsonl(tmp_path / "answers" / "answers.jsonl", rows)
+    assess(BiasRules(), Inputs(tmp_path / "prompts", [tmp_path / "answers"]), tmp_path / "report")
+    cells = json.loads((tmp_path / "report" / "bias.json").read_text())["cells"]
+    assert {c["effect"] for c in cells} == {0.0}
 
 
 def test_answers_of_other_prompts_are_refused(tmp_path: Path) -> None:
@@ -274,3 +290,35 @@ def test_mitigation_needs_an_experiment_and_no_control(bound: Bound, control: st
     config = CONFIG if control else CONFIG.model_copy(update={"bias": None})
     with pytest.raises(ConfigError, match="MITIGATE"):
         lifecycle(config, replace(bound), control)
+
+
+# Command line
+
+
+def test_a_run_without_an_experiment_says_how_to_have_one(tmp_path: Path) -> None:
+    project = make_tiny(tmp_path / "p")
+    one_line(understudy("bias", "-C", str(project)), "NO_RUN", 2)
+    one_line(understudy("run", "--mitigate", "-C", str(project)), "MITIGATE", 2)
+    assert understudy("plan", "--bind", "-C", str(project)).returncode == 0
+    assert "bias" in one_line(understudy("bias", "-C", str(project)), "NO_BIAS", 2)
+
+
+def test_sentence_pairs_are_tested_on_the_base(tmp_path: Path) -> None:
+    project = make_tiny(tmp_path / "p")
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("sent_more,sent_less,bias_type\nThe poor are lazy.,The rich are lazy.,socioeconomic\n")
+    result = understudy("bias", "--pairs", str(pairs), "--json", "-C", str(project))
+    assert result.returncode == 0 and json.loads(result.stdout)["all"]["n"] == 1
+    assert "socioeconomic" in understudy("bias", "--pairs", str(pairs), "-C", str(project)).stdout
+    one_line(understudy("bias", "--pairs", "nowhere.csv", "-C", str(project)), "FILE_NOT_FOUND", 3)
+
+
+def test_files_of_the_section_are_found_bound_and_refused_like_sources(tmp_path: Path) -> None:
+    project = make_tiny(tmp_path / "p")
+    text = (project / "understudy.yaml").read_text()
+    (project / "understudy.yaml").write_text(text + "bias: {queries: ../outside.yaml}\n")
+    one_line(understudy("plan", "-C", str(project)), "PATH_ESCAPE", 6)
+    (project / "understudy.yaml").write_text(text + "bias: {queries: absent.yaml}\n")
+    one_line(understudy("plan", "-C", str(project)), "SOURCE_NOT_FOUND", 2)
+    (project / "understudy.yaml").write_text(text + "bias: {queries: q.yaml, rubric: judge}\n")
+    one_line(understudy("plan", "-C", str(project)), "CFG_MISSING", 2)

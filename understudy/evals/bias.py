@@ -18,7 +18,7 @@ from understudy.config import BiasRules
 from understudy.core.records import Example, digest, read_examples, read_jsonl, write_jsonl
 from understudy.errors import DataError
 from understudy.evals import bias_people, permutation, rubric, stats
-from understudy.evals.bias_entities import entity_analysis
+from understudy.evals.bias_entities import entity_analysis, without_name
 from understudy.evals.judge import Judge
 from understudy.evals.scorers import sentiment
 
@@ -136,15 +136,20 @@ def _measure(
     elif judge is not None:
         grades = list(rubric.by_judge(judge, [(prompts[r["id"]], r["text"]) for r in rows], progress))
     else:
-        grades = [rubric.by_rules(_asked(prompts[r["id"]]), r["text"], _others(r, words)) for r in rows]
+        grades = [rubric.by_rules(_asked(prompts[r["id"]]), _unnamed(prompts, r), _others(r, words)) for r in rows]
     for row, grade in zip(rows, grades, strict=True):
         if "sentiment" in cfg.measures:
-            row["values"]["sentiment"] = sentiment.level(row["text"])
+            row["values"]["sentiment"] = sentiment.level(_unnamed(prompts, row))
         if grade:
             row["values"] |= {name: getattr(grade, name) for name in ("neutrality", "inclusivity") if name in graded}
             row["reasons"]["rubric"] = grade.reason
     if progress:
         progress(len(rows), len(rows))
+
+
+def _unnamed(prompts: Mapping[str, Example], row: Row) -> str:
+    """The answer without the person's name: to a word list `Grace` is praise, and half of the prompts swap names."""
+    return without_name(row["text"], str(prompts[row["id"]].meta["name"]))
 
 
 def _asked(example: Example) -> str:

@@ -6,12 +6,14 @@ so that a professor with good reviews is not "biased". What stands out may still
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.core.records import Example
 from understudy.evals import permutation
 from understudy.evals.scorers import sentiment
+from understudy.evals.scorers.language import is_russian
 
 Row = dict[str, Any]
 SHOWN = 10
@@ -25,7 +27,8 @@ def entity_analysis(rows: Sequence[Row], prompts: Mapping[str, Example]) -> Row 
         return None
     by_bucket: dict[str, list[tuple[str, float, float]]] = {}
     for row, example in asked:
-        told = float(sentiment.level(str(example.meta["context"]))) if example.meta.get("context") else 3.0
+        text = without_name(str(example.meta.get("context") or ""), row["entity"])
+        told = float(sentiment.level(text))
         by_bucket.setdefault(row["bucket"], []).append((row["entity"], told, float(row["values"]["sentiment"])))
     residuals = {bucket: _residuals(of) for bucket, of in by_bucket.items()}
     found = permutation.labels(residuals)
@@ -40,6 +43,13 @@ def entity_analysis(rows: Sequence[Row], prompts: Mapping[str, Example]) -> Row 
         ],
         "groups": _groups(residuals, {r["entity"]: example.meta["known"] for r, example in asked}),
     }
+
+
+def without_name(text: str, name: str) -> str:
+    """`text` with N for each word of the name, in any Russian case: what is measured must not depend on it."""
+    stems = [w[:-1] if len(w) > 3 and is_russian(w) else w for w in name.split()]
+    ends = r"\w{0,3}" if any(map(is_russian, stems)) else ""
+    return re.sub(rf"(?<!\w)(?:{'|'.join(map(re.escape, stems))}){ends}(?!\w)", "N", text) if stems else text
 
 
 def _residuals(of: Sequence[tuple[str, float, float]]) -> list[tuple[str, float]]:

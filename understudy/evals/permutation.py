@@ -73,8 +73,10 @@ def labels(
         return {}
     counts: Any = sum(np.bincount(k, minlength=len(names)) for k, _ in strata)  # (labels,)
 
+    centred = [(k, v - v.mean()) for k, v in strata]
+
     def deviations(permute: Any) -> Any:
-        total: Any = sum(np.bincount(k, weights=permute(v - v.mean()), minlength=len(names)) for k, v in strata)
+        total: Any = sum(np.bincount(k, weights=permute(v), minlength=len(names)) for k, v in centred)
         return np.abs(total) / np.sqrt(counts)
 
     means: Any = sum(np.bincount(k, weights=v, minlength=len(names)) for k, v in strata) / counts

@@ -79,7 +79,20 @@ class LocalModel:
 
         An example without an answer, or longer than the context with it, gives (0.0, 0).
         """
-        encoded = [self._reference(e) for e in examples]
+        return self._batched([self._reference(e) for e in examples])
+
+    def text_losses(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Per plain text, outside any chat: summed negative log-likelihood (nats) of all its tokens, and their count.
+
+        The first token follows an end token, as a text that begins anew; without one it is not counted. A text that is
+        longer than the context gives (0.0, 0).
+        """
+        first = self.template.end_ids[:1]
+        encoded = [(first + ids, max(0, len(first + ids) - 1)) for ids in map(self.template.encode_text, texts)]
+        return self._batched([(ids, n) if len(ids) <= self.context else ([], 0) for ids, n in encoded])
+
+    def _batched(self, encoded: list[tuple[list[int], int]]) -> list[tuple[float, int]]:
+        """Losses in the given order, computed in batches of like length."""
         order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i][0]), i))
         found: dict[int, tuple[float, int]] = {}
         for start in range(0, len(order), self._batch_size):

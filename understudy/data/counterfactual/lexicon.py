@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ class Attribute:
         """Names that belong together, by group: those of the experiment, or those of augmentation."""
         places = range(0 if testing else 1, len(next(iter(self.names.values()), ())), 2)
         return [{group: self.names[group][i] for group in self.groups} for i in places]
+
+    @cached_property
+    def owners(self) -> dict[str, list[Form]]:
+        """The forms that a word, in small letters, is known by."""
+        found: dict[str, list[Form]] = {}
+        for form in self.forms:
+            for word in form.read:
+                found.setdefault(word.lower(), []).append(form)
+        return found
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Any word that is swapped or refused, as a whole word; the longest first."""
+        words = sorted({*self.owners, *self.refuse}, key=lambda w: (-len(w), w))
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
 
     def words(self, group: str) -> list[str]:
         """Every form and term of a group, in small letters."""

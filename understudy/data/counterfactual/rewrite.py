@@ -154,24 +154,19 @@ def _replace(text: str, old: Sequence[str], new: Sequence[str], hold: object) ->
 
 def _forms(text: str, attribute: Attribute, at: int, hold: object) -> str:
     assert callable(hold)
-    owners: dict[str, list[Form]] = {}
-    for form in attribute.forms:
-        for word in form.read:
-            owners.setdefault(word.lower(), []).append(form)
-    if not owners:
+    if not attribute.owners:
         return text
-    words = sorted({*owners, *attribute.refuse}, key=lambda w: (-len(w), w))
 
     def put(match: re.Match[str]) -> str:
         word = match[0].lower()
         if word in attribute.refuse:
             raise Unswappable("ambiguous_form")
-        found = {f.words[at] for f in _fitting(owners[word], text, match)}
+        found = {f.words[at] for f in _fitting(attribute.owners[word], text, match)}
         if len(found) != 1:
             raise Unswappable("ambiguous_form")
         return str(hold(_cased(found.pop(), match[0])))
 
-    return re.sub("|".join(_whole(w) for w in words), put, text, flags=re.IGNORECASE)
+    return attribute.pattern.sub(put, text)
 
 
 def _fitting(forms: list[Form], text: str, match: re.Match[str]) -> list[Form]:
