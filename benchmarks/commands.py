@@ -27,6 +27,7 @@ SHOWN: list[tuple[str, list[list[str]]]] = [
     ("step", [["step", "collect", "--plan", "runs/run-0001/plan.json", "-C", "demo"]]),
     ("runs", [["runs", "-C", "demo"]]),
     ("show", [["show", "-C", "demo"]]),
+    ("bias", [["bias", "-C", "demo"]]),
     ("explain", [["explain", "train-2", "-C", "demo"]]),
     ("ledger", [["ledger", "-C", "demo"], ["ledger", "--reason", "DUPLICATE", "-C", "demo"]]),
     ("blame", [["blame", "brochure-003", "-C", "demo"], ["blame", "--answer", "Please go to room B12.", "-C", "demo"]]),
