@@ -97,7 +97,7 @@ def measure(engine: Engine, rows: Path) -> dict[str, Any]:
             peak = max(peak, tree_bytes(process.pid))
             if time.perf_counter() - start > TIMEOUT_S:
                 process.kill()
-            time.sleep(0.1)
+            time.sleep(0.2)
         log.seek(0)
         said = log.read()
     if process.returncode:
@@ -182,15 +182,16 @@ def render(result: dict[str, Any]) -> str:
 
 
 def times(ours: dict[str, Any], peer: dict[str, Any]) -> float:
-    """How many times the peer's documents/s ours are: the median over the turns, each with its own turn."""
-    pairs = zip(ours["documents_per_s_turns"], peer["documents_per_s_turns"], strict=True)
+    """How many times the peer's documents/s ours are: the median over the turns that both had."""
+    pairs = zip(ours["documents_per_s_turns"], peer["documents_per_s_turns"], strict=False)
     return float(statistics.median(a / b for a, b in pairs))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Speed, memory and quality of the data stages, beside three peers.")
     parser.add_argument("--rows", type=int, default=200_000, help="generated documents; with fewer nothing is written")
-    parser.add_argument("--turns", type=int, default=2, help="how often each engine runs")
+    parser.add_argument("--turns", type=int, default=3, help="how often each engine runs, where the minutes allow it")
+    parser.add_argument("--minutes", type=float, default=10.0, help="no engine starts again when this would be passed")
     parser.add_argument("--only", choices=[e.name for e in ENGINES], action="append", help="some engines; no file")
     arguments = parser.parse_args()
     engines = [e for e in ENGINES if arguments.only is None or e.name in arguments.only]
@@ -198,8 +199,12 @@ def main() -> int:
         print(engine.name, engine.versions(), file=sys.stderr, flush=True)
     rows, labelled = prepared(arguments.rows)
     turns: dict[str, list[dict[str, Any]]] = {engine.name: [] for engine in engines}
+    start = time.perf_counter()
     for turn in range(arguments.turns):
         for engine in engines:
+            took = turns[engine.name][0]["seconds"] if turn else 0.0
+            if turn and time.perf_counter() - start + 1.2 * took > arguments.minutes * 60:
+                continue
             turns[engine.name].append(measure(engine, rows))
             print(
                 f"turn {turn + 1}: {engine.name} {turns[engine.name][-1]['seconds']:.1f} s", file=sys.stderr, flush=True
