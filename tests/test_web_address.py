@@ -172,16 +172,6 @@ def test_a_listed_host_opens_no_other_port_and_no_other_name(canary: tuple[Site,
     assert canary[0].bytes_in == 0
 
 
-def test_a_redirect_from_outside_may_not_use_a_listed_host() -> None:
-    """The first hop is not on the list, so the second one's place on the list does not count."""
-    connector = Connector(
-        Clock(time.monotonic() + 60, 1 << 20), frozenset({"inside.example:80"}), lambda h, p: ["10.0.0.1"]
-    )
-    connector.waived = False
-    with pytest.raises(Blocked):
-        connector.connect_tcp("inside.example", 80)
-
-
 @pytest.mark.parametrize(
     ("given", "normal"),
     [
@@ -193,3 +183,36 @@ def test_a_redirect_from_outside_may_not_use_a_listed_host() -> None:
 def test_normal_form_of_a_url(given: str, normal: str) -> None:
     """An internationalised name is shown as it is asked for: in punycode, where look-alikes differ."""
     assert parse(given).url == normal
+
+
+class Detour(httpcore2.SyncBackend):
+    """The outside world: what stands at 1.1.1.1 is played by a site on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:  # fmt: skip
+        if host != "1.1.1.1":
+            return super().connect_tcp(host, port, timeout)
+        stream = super().connect_tcp("127.0.0.1", self.port, timeout)
+        known = stream.get_extra_info
+        stream.get_extra_info = lambda info: ("1.1.1.1", 80) if info == "server_addr" else known(info)  # type: ignore[method-assign]
+        return stream
+
+
+def test_a_public_site_may_not_redirect_to_a_listed_host() -> None:
+    with site({"/": reply("<html>inside</html>")}) as inside, site() as public:
+        public.pages |= {"/": reply("<html>out</html>"), "/in": reply(status=302, location=inside.url("/"))}
+        fetcher = Fetcher(
+            FetchConfig(requests_per_s=1000, attempts=1, allow_hosts=[inside.host]),
+            resolver=lambda host, port: ["1.1.1.1"] if host == "public.example" else [host],
+        )
+        fetcher.connector.system = Detour(public.port)
+        assert fetcher.page("http://public.example/").body == b"<html>out</html>"
+        with pytest.raises(Fault) as e:
+            fetcher.page("http://public.example/in")
+        assert e.value.reason == "URL_BLOCKED" and inside.connections == 0
+        assert fetcher.page(inside.url("/")).body == b"<html>inside</html>"

@@ -116,7 +116,7 @@ def test_an_endless_body_ends_at_the_limit() -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_bomb_is_not_unpacked(encoding: str) -> None:
     packer = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)
-    bomb = packer.compress(bytes(200_000_000)) + packer.flush()
+    bomb = packer.compress(bytes(40_000_000)) + packer.flush()
     with site({"/": reply(bomb, content_encoding=encoding)}) as host:
         reader = fetcher(host)
         with pytest.raises(Fault) as e:
@@ -156,8 +156,8 @@ def test_a_slow_server_meets_the_deadline(where: str) -> None:
 
 
 def test_a_busy_server_is_asked_again_and_then_left() -> None:
-    with site({"/": [reply(status=503), reply(status=500), reply(HTML)], "/down": reply(status=502)}) as host:
-        assert fetcher(host, attempts=3, deadline_s=10).page(host.url("/")).body == HTML.encode()
+    with site({"/": [reply(status=503), reply(HTML)], "/down": reply(status=502)}) as host:
+        assert fetcher(host, attempts=2).page(host.url("/")).body == HTML.encode()
         found = fault(host, "/down", attempts=2)
         assert isinstance(found, SiteFault) and found.reason == "HTTP_502"
         assert host.paths().count("/down") == 2
@@ -194,7 +194,7 @@ def test_a_host_is_asked_at_its_rate() -> None:
         for i in range(6):
             reader.page(host.url(f"/{i}"))
         gaps = [b.at - a.at for a, b in zip(host.log, host.log[1:], strict=False)]
-        assert len(gaps) == 6 and min(gaps) > 0.04
+        assert len(gaps) == 6 and min(gaps) >= 0.05
 
 
 def test_a_crawl_delay_is_obeyed() -> None:

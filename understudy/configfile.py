@@ -340,6 +340,11 @@ def reference() -> str:
         target = _resolved(target["items"]) if "items" in target else target
         if target.get("name"):
             groups.setdefault(target["name"], []).append(f"{key}[]" if "items" in _resolved(node) else key)
+    for name, keys in list(groups.items()):
+        for key, node in root["$defs"][name]["properties"].items():
+            items = _resolved(node).get("items", {})
+            if "$ref" in items:
+                groups.setdefault(_resolved(items)["name"], []).append(f"{keys[0]}.{key}[]")
     parts = ["### Top level\n\n" + _table(root, ())]
     for name, keys in groups.items():
         help_ = root["$defs"][name].get("description", "")

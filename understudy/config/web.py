@@ -97,7 +97,7 @@ class FetchConfig(Strict):
     """How pages are fetched. Robots rules are obeyed; only public addresses are connected to."""
 
     requests_per_s: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Requests a second to one host at most; a slower `Crawl-delay` of the host is obeyed."""
+    """Requests a second to one host at most, counted from the end of one to the next; `Crawl-delay` is obeyed."""
     attempts: Annotated[int, Field(ge=1, le=20)] = 4
     """Tries for one page, when the host is busy, broken or cut off."""
     deadline_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
@@ -109,4 +109,4 @@ class FetchConfig(Strict):
     allow_hosts: list[str] = Field(default=[], max_length=1000)
     """Hosts (`intranet.local:8080`) that may have a private address: for intranets and tests."""
     on_error: Literal["stop", "skip"] = "stop"
-    """When a site cannot be read: `stop` ends the run with exit code 4; `skip` leaves the site out of this day."""
+    """When a site cannot be read: `stop` ends the run with exit code 4; `skip` leaves it out of this day, for good."""

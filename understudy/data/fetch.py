@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 import httpcore2
@@ -83,9 +84,8 @@ class Fetcher:
         self.connector = Connector(self.clock, self.listed, self.resolver)
         self.rules: dict[str, robots.Rules | SiteFault] = {}
         self.turns: dict[str, float] = {}
-        context = ssl.create_default_context()
         self.pool = httpcore2.ConnectionPool(
-            ssl_context=context, max_keepalive_connections=0, network_backend=self.connector
+            ssl_context=_trust(), max_keepalive_connections=0, network_backend=self.connector
         )
 
     def close(self) -> None:
@@ -179,19 +179,23 @@ class Fetcher:
                 wait = 0.5 * 2**attempt if again.wait_s is None else again.wait_s
                 if attempt + 1 == self.cfg.attempts or time.monotonic() + wait >= deadline:
                     raise again.fault from None
-                self._count("retries")
-                time.sleep(wait)
+            finally:
+                self._end_turn(address)
+            self._count("retries")
+            time.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _take_turn(self, address: Address) -> float:
         """Wait until this host may be asked again; the seconds waited."""
+        wait = max(0.0, self.turns.get(address.netloc, 0.0) - time.monotonic())
+        time.sleep(wait)
+        return wait
+
+    def _end_turn(self, address: Address) -> None:
+        """The pause counts from the end of a request, so that a slow host is not asked sooner."""
         rules = self.rules.get(address.origin)
         delay = min(rules.delay_s, MAX_DELAY_S) if isinstance(rules, robots.Rules) else 0.0
-        host, now = f"{address.host}:{address.port}", time.monotonic()
-        start = max(now, self.turns.get(host, now))
-        self.turns[host] = start + max(1 / self.cfg.requests_per_s, delay)
-        time.sleep(start - now)
-        return start - now
+        self.turns[address.netloc] = time.monotonic() + max(1 / self.cfg.requests_per_s, delay)
 
     def _count(self, name: str, number: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
@@ -239,6 +243,12 @@ class Fetcher:
         if self.cache and answer.status == 200 and (etag or modified) and storable and not (own and self.headers):
             kind = answer.headers.get("content-type", "")
             self.cache.put(address.url, Page(address.url, kind, answer.body, etag, modified))
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """The certificates that this machine trusts."""
+    return ssl.create_default_context()
 
 
 def _site(fault: Fault) -> SiteFault:

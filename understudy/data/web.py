@@ -272,5 +272,5 @@ def outlook(source: SourceConfig, as_of: str) -> str:
     span = f"{days[0]} to {days[-1]}, {len(days)} days" if len(days) > 1 else days[0] if days else "no day yet"
     return (
         f"web source {source.name or 'web'}: {count} pages a day{follows} from {', '.join(hosts)}, "
-        f"about {seconds:.0f} s a day at {source.fetch.requests_per_s:g} requests a second and host; {span}"
+        f"at least {seconds:.0f} s a day at {source.fetch.requests_per_s:g} requests a second and host; {span}"
     )
