@@ -111,10 +111,9 @@ class Fetcher:
         if self.kept:
             self.kept.put(url, page)
 
-    def _follow(self, address: Address, *, robots_apply: bool) -> tuple[Address, Answer]:
-        """The answer at the end of the redirects, and where that is."""
+    def _follow(self, address: Address, *, robots_apply: bool, waived: bool = True) -> tuple[Address, Answer]:
+        """The answer at the end of the redirects, and where that is; `waived`: listed hosts may be private."""
         seen: list[str] = []
-        waived = True
         deadline = time.monotonic() + self.cfg.deadline_s
         while True:
             here = f"{address.host}:{address.port}"
@@ -122,7 +121,7 @@ class Fetcher:
                 refuse_literal(address, waived and here in self.listed)
             except Fault as fault:
                 raise _site(fault) from None
-            if robots_apply and not self._rules(address).allows(address.target):
+            if robots_apply and not self._rules(address, waived).allows(address.target):
                 raise Fault("ROBOTS_DISALLOWED", f"robots.txt of {address.netloc} disallows it")
             self.connector.waived = waived
             answer = self._ask(address, deadline, whole=robots_apply)
@@ -139,23 +138,24 @@ class Fetcher:
             # A host of the intranet may point at its neighbours; a public one may not point into the intranet.
             waived = waived and here in self.listed
 
-    def _rules(self, address: Address) -> robots.Rules:
+    def _rules(self, address: Address, waived: bool) -> robots.Rules:
         """Robots rules of an origin, asked once. Raises SiteFault ROBOTS_UNAVAILABLE, or what its connection met."""
         found = self.rules.get(address.origin)
         if found is None:
             try:
-                found = self._read_rules(address)
+                found = self._read_rules(address, waived)
             except SiteFault as fault:
+                if fault.reason == "URL_BLOCKED":  # by the way that led here, not for ever
+                    raise
                 found = fault
             self.rules[address.origin] = found
         if isinstance(found, SiteFault):
             raise found
         return found
 
-    def _read_rules(self, address: Address) -> robots.Rules:
-        waived = self.connector.waived
+    def _read_rules(self, address: Address, waived: bool) -> robots.Rules:
         try:
-            _, answer = self._follow(parse("/robots.txt", address), robots_apply=False)
+            _, answer = self._follow(parse("/robots.txt", address), robots_apply=False, waived=waived)
         except SiteFault as fault:
             if fault.reason.startswith("HTTP_") or fault.reason in ("RATE_LIMITED", "BODY_SHORT"):
                 detail = f"robots.txt of {address.netloc} cannot be read ({fault.reason}), so nothing may be"
@@ -165,8 +165,6 @@ class Fetcher:
             if fault.reason == "URL_REDIRECT":  # the RFC: not found within five redirects is not there
                 return robots.Rules()
             raise SiteFault("ROBOTS_UNAVAILABLE", f"robots.txt of {address.netloc}: {fault.detail}") from None
-        finally:
-            self.connector.waived = waived
         return robots.parse(answer.body, AGENT) if answer.status == 200 else robots.Rules()
 
     def _ask(self, address: Address, deadline: float, *, whole: bool) -> Answer:
