@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-kills docs lock-stages clean
+.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-kills bench-leaks docs lock-stages clean
 
 DEMO ?= demo
 DATA ?= ../shared/data
@@ -117,6 +117,9 @@ bench-bias: setup  ## how often bias is flagged, planted and not; writes benchma
 
 bench-drift: setup  ## false alarms and power of the drift check on public data in DATA; writes benchmarks/results/drift.json
 	"$(PY)" -m benchmarks.drift --data "$(DATA)"
+
+bench-leaks: setup  ## planted leaks missed and natural rows removed, by n-gram; writes benchmarks/results/leaks.json
+	"$(PY)" -m benchmarks.leaks --data "$(DATA)"
 
 bench-kills: setup  ## kill -9 and Ctrl-C in every step; writes benchmarks/results/kills.json
 	"$(PY)" -m benchmarks.kills

@@ -18,6 +18,7 @@ PAGES = (
     "docs/bias.md",
     "docs/drift.md",
     "docs/near-duplicates.md",
+    "docs/leaks-and-ledger.md",
 )
 MISSING = "-"
 

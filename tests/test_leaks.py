@@ -175,6 +175,9 @@ def test_short_rows_leak_only_as_the_same_question_with_the_same_answer() -> Non
         Document("number", "15"),
     ]
     assert found(held, *rows) == ["same", "page"]
+    shorter = pair("h", "Capital of Peru?", "Lima")
+    page = Document("page", "Of all I saw, the capital of Peru, Lima, I liked best.")
+    assert found(shorter, pair("same", "capital of PERU", "Lima!"), page) == ["same"]
 
 
 def test_a_long_answer_alone_is_a_leak_and_a_long_question_too() -> None:
