@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-kills bench-leaks docs lock-stages clean
+.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-kills bench-leaks bench-acceptability docs lock-stages clean
 
 DEMO ?= demo
 DATA ?= ../shared/data
@@ -120,6 +120,9 @@ bench-drift: setup  ## false alarms and power of the drift check on public data 
 
 bench-leaks: setup  ## planted leaks missed and natural rows removed, by n-gram; writes benchmarks/results/leaks.json
 	"$(PY)" -m benchmarks.leaks --data "$(DATA)"
+
+bench-acceptability: setup  ## learn and measure the acceptability scorer on DATA; writes its weights, card and tables
+	"$(PY)" -m benchmarks.acceptability --data "$(DATA)"
 
 bench-kills: setup  ## kill -9 and Ctrl-C in every step; writes benchmarks/results/kills.json
 	"$(PY)" -m benchmarks.kills

@@ -16,6 +16,7 @@ PAGES = (
     "docs/benchmarks.md",
     "docs/statistics.md",
     "docs/bias.md",
+    "docs/scorers.md",
     "docs/drift.md",
     "docs/near-duplicates.md",
     "docs/leaks-and-ledger.md",

@@ -227,3 +227,16 @@ def test_scoring_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         score(ScoreConfig(), answers, EXAMPLES, tmp_path / name)
     for file in ("scores.jsonl", "summary.json"):
         assert (tmp_path / "s" / file).read_bytes() == (tmp_path / "t" / file).read_bytes()
+
+
+def test_latency_is_kept_per_setting_outside_the_content(tmp_path: Path) -> None:
+    answers = written(tmp_path / "a", [row(e, "fine", s) for s in ("greedy", "t=1") for e in EXAMPLES])
+    score(ScoreConfig(scorers=["exact"]), answers, EXAMPLES, tmp_path / "plain")
+    assert not (tmp_path / "plain" / "measured.json").exists()
+    times = {"greedy": {"seconds": 4.0}, "t=1": {"seconds": 8.0}, "seconds": 12.5}
+    (answers / "measured.json").write_text(json.dumps(times))
+    score(ScoreConfig(scorers=["exact"]), answers, EXAMPLES, tmp_path / "timed")
+    measured = json.loads((tmp_path / "timed" / "measured.json").read_text())
+    assert measured == {"latency_s": {"greedy": 0.5, "t=1": 1.0}}
+    for file in ("scores.jsonl", "summary.json"):
+        assert (tmp_path / "plain" / file).read_bytes() == (tmp_path / "timed" / file).read_bytes()

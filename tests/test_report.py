@@ -198,7 +198,18 @@ def test_the_page_says_the_verdict_and_every_section(tmp_path: Path) -> None:
     words = re.sub(r"\s+", " ", seen.text)
     assert "The candidate passes the gate. Coverage on 120 held prompts is 79.2 % (95 % interval 72.0 to 86.4)" in words
     ids = [a["id"] for tag, a in seen.tags if tag == "section"]
-    assert ids == ["verdict", "rounds", "held", "differences", "answers", "worst", "rows", "time", "versions"]
+    assert ids == [
+        "verdict",
+        "rounds",
+        "held",
+        "differences",
+        "answers",
+        "worst",
+        "rows",
+        "time",
+        "measures",
+        "versions",
+    ]
     for expected in ("Best few-shot (k=4)", "231 rows", "no aim", "facts_not_in_document", "CC-BY-4.0", "torch"):
         assert expected in words
     assert html == render(tmp_path, sample()).read_text("utf-8"), "equal data give equal bytes"
@@ -259,6 +270,30 @@ def test_simulated_grades_are_marked_at_every_number_and_real_ones_are_not(tmp_p
     assert facts and "simulated</span>" not in facts[0]
     html, seen = page(tmp_path, replace(sample(), simulated=[]))
     assert "simulated" not in seen.text.replace("simulated-1", "")
+
+
+def test_a_metric_that_a_simulated_judge_gives_is_marked_and_its_card_says_who_gives_it(tmp_path: Path) -> None:
+    data = sample()
+    with_f1 = {who: {**of, "faithfulness": interval(0.5, 0.1)} for who, of in data.verdict["held"].items()}
+    data = replace(data, verdict={**data.verdict, "held": with_f1})
+    html, seen = page(tmp_path, data)
+    assert "Words, not statements" in seen.text and not any(
+        "simulated</span>" in row for row in rows_of(html, "Faithfulness")
+    )
+    html, seen = page(tmp_path, replace(data, by={"faithfulness": "judge"}))
+    assert "Given by the judge" in seen.text and "Words, not statements" not in seen.text
+    assert rows_of(html, "Faithfulness") and all("simulated</span>" in row for row in rows_of(html, "Faithfulness"))
+    html, seen = page(tmp_path, replace(data, by={"faithfulness": "models/mine"}))
+    assert "the classifier models/mine" in seen.text
+
+
+def test_latency_is_shown_with_the_times(tmp_path: Path) -> None:
+    _, seen = page(tmp_path, replace(sample(), latency={"candidate": 0.01234, "service": 1.5}))
+    assert "Candidate 0.0123" in " ".join(seen.text.split()) and "Service 1.5" in " ".join(seen.text.split())
+
+
+def rows_of(html: str, metric: str) -> list[str]:
+    return re.findall(rf'<tr><th scope="row">{metric}.*?</tr>', html)
 
 
 def test_a_negative_control_says_so_first(tmp_path: Path) -> None:

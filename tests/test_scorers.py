@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +16,7 @@ import pytest
 from understudy.core.records import Example
 from understudy.errors import ConfigError
 from understudy.evals import scorers
+from understudy.evals.scorers.reference import reference as cards
 
 
 def example(answer: str, prompt: str = "What?", **meta: Any) -> Example:
@@ -185,7 +191,7 @@ def test_exact_facts_reads_cyrillic() -> None:
 
 def test_every_scorer_says_what_it_is() -> None:
     for name in scorers.names():
-        scorer = scorers.get(name)
+        scorer = scorers.about(name)
         assert scorer.name == name and scorer.better in ("higher", "lower") and scorer.kind in ("rate", "mean")
         assert all((scorer.card.measures, scorer.card.checked_on, scorer.card.weak))
 
@@ -194,3 +200,41 @@ def test_an_unknown_scorer_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"rouge_l.*did you mean 'rougeL'.*exact_facts") as caught:
         scorers.get("rouge_l")
     assert caught.value.exit_code == 2
+
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "scorers.md"
+BEGIN, END = "<!-- scorers: written by UPDATE_DOCS=1 pytest tests/test_scorers.py -k page -->", "<!-- end scorers -->"
+
+
+def test_the_page_of_scorers_shows_every_card_of_the_code() -> None:
+    text = PAGE.read_text("utf-8")
+    before, rest = text.split(BEGIN)
+    fresh = f"{before}{BEGIN}\n{cards()}\n\n{END}{rest.split(END)[1]}"
+    if os.environ.get("UPDATE_DOCS"):
+        PAGE.write_text(fresh, "utf-8")
+        text = fresh
+    assert text == fresh, "stale: UPDATE_DOCS=1 pytest tests/test_scorers.py -k page"
+
+
+def test_naming_the_scorers_loads_no_heavy_library() -> None:
+    heavy = ["numpy", "torch", "transformers", "sacrebleu", "safetensors"]
+    code = f"import sys; from understudy.evals import scorers; sys.exit(bool(set({heavy}) & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_thousand_answers_are_scored_in_seconds() -> None:
+    """All that ship but those of sacrebleu and ROUGE, on 300 characters each: under a second alone on a core."""
+    subject = example("Ada Marlow teaches Optics in B12.", PROMPT, facts=["Ada Marlow"])
+    words = [*WORDS, "звёзды", "обещают", "удачный", "день", "тревожный", "прекрасные", "students", "hall"]
+    draw = random.Random(0)
+    answers = [" ".join(draw.choices(words, k=45)).capitalize() + "." for _ in range(1000)]
+    started = time.process_time()
+    for name in scorers.names():
+        found = scorers.about(name)
+        if isinstance(found, scorers.SetScorer):
+            assert len(found([(subject, a) for a in answers])) == 1000
+        else:
+            for answer in answers:
+                found(subject, answer)
+    took = time.process_time() - started
+    assert took < 12, took

@@ -178,7 +178,11 @@ class Lifecycle:
         return c.AnswerStep(**settings, who=who, metric=self.metric)
 
     def _grades(self, who: str, round_number: int = 0) -> c.ScoreStep:
+        digests = _of(self.bound.sources, "scorers")
         settings = self.config.score.model_dump()
+        settings["by"] = {
+            k: v if v == "judge" else v | {"digest": digests.get(k, "")} for k, v in settings["by"].items()
+        }
         return c.ScoreStep(
             **settings, who=who, round=round_number, judge=self.config.judge, metric=self.metric,
             target=self.config.loop.target,

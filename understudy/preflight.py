@@ -58,9 +58,9 @@ def _refuse_metrics(cfg: Config) -> None:
     from understudy.evals import scorers
     from understudy.evals.score import JUDGED
 
-    chosen = [scorers.get(name) for name in cfg.score.scorers]
-    if cfg.prompts:  # requests have no reference answer
-        measured = [scorer.name for scorer in chosen if not {"reference", "facts"} & set(scorer.needs)]
+    chosen = [scorers.about(name) for name in cfg.score.scorers]
+    if cfg.prompts:  # requests have no reference answer, no facts and no context
+        measured = [scorer.name for scorer in chosen if not scorer.needs]
     else:
         measured = [scorer.name for scorer in chosen] + ["loss"] + (list(JUDGED) if cfg.judge else [])
     for name in cfg.gate.floors:
@@ -68,7 +68,7 @@ def _refuse_metrics(cfg: Config) -> None:
             fix = f"one of: {', '.join(measured)}"
             raise ConfigError("GATE_METRIC", f"gate.floors.{name}", f"nothing measures {name!r}", fix)
     metric = cfg.gate.metric
-    graded = {*GRADED, *(name for name in cfg.score.scorers if scorers.get(name).unit != "share")}
+    graded = {*GRADED, *(scorer.name for scorer in chosen if scorer.unit != "share")}
     if metric not in measured:
         fix = "set `judge`, or one of: " if metric in JUDGED else "one of: "
         raise ConfigError("GATE_METRIC", "gate.metric", f"nothing measures {metric!r}", fix + ", ".join(measured))

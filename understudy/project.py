@@ -153,6 +153,7 @@ class Project:
             sources |= {f"coverage:{k}": v for k, v in source_digests([cfg.coverage], self.root).items()}
         if cfg.bias:
             sources |= {f"bias:{k}": v for k, v in digests(cfg.bias, self.root).items()}
+        sources |= {f"scorers:{k}": v for k, v in _classifier_digests(cfg, self.root).items()}
         base = folder_digest(locate(cfg.base.path, self.root))
         return Bound(sources=sources, base=base, as_of=self._day(as_of))
 
@@ -272,6 +273,16 @@ class Project:
         }
         tags = {"run": run.id if run else "", "control": str(release.facts.get("control") or "")}
         return registry.register(release.path, release.content_digest, tags=tags, metrics=metrics)
+
+
+def _classifier_digests(cfg: Config, root: Path) -> dict[str, str]:
+    """Metric -> digest of the folder of the model that scores it; a hub id is pinned by its commit."""
+    from understudy.evals.classifier import locate
+    from understudy.models.base_files import folder_digest
+
+    by = {metric: who for metric, who in cfg.score.by.items() if who != "judge"}
+    found = {metric: locate(who, root, f"score.by.{metric}")[0] for metric, who in by.items()}
+    return {metric: folder_digest(folder) for metric, folder in found.items() if isinstance(folder, Path)}
 
 
 def require_passed(verdict: dict[str, Any], where: str) -> None:

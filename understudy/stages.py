@@ -448,9 +448,10 @@ def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Pat
 
     if cfg.judge:
         with connect(cfg.judge, role="judge", cache=_cache()) as judge:
-            ledger = work(cfg, answers.path, examples, out, judge_model=judge, progress=current().progress)
+            ledger = work(cfg, answers.path, examples, out, judge_model=judge, project=current().project,
+                          progress=current().progress)  # fmt: skip
     else:
-        ledger = work(cfg, answers.path, examples, out, progress=current().progress)
+        ledger = work(cfg, answers.path, examples, out, project=current().project, progress=current().progress)
     found = load_summary(out)[main_setting(out)].get(cfg.metric)
     return Scores(out, ledger=ledger, facts={"target_met": found is not None and found["low"] >= cfg.target})
 

@@ -244,10 +244,27 @@ def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[E
         versions=_versions(artifacts),
         thresholds={"similarity": cfg.similarity, "precision": cfg.precision, "bar": cfg.bar},
         simulated=cfg.simulated,
+        by=_given_by(artifacts),
+        latency=_latency(artifacts),
         licences=cfg.licences,
         control=cfg.control,
         bias=bias_of(artifacts),
     )
+
+
+def _given_by(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """Metric -> `judge` or the classifier's name, where `score.by` put one in place of the own scorer."""
+    scored = next((a for a in artifacts if a.kind == "Scores"), None)
+    given: dict[str, Any] = scored.manifest["config"].get("by") or {} if scored else {}
+    return {metric: who if who == "judge" else str(who["model"]) for metric, who in given.items()}
+
+
+def _latency(artifacts: Sequence[Artifact]) -> dict[str, float]:
+    """Who -> seconds per held answer, in the setting that the verdict compares."""
+    settings: dict[str, str] = verdict_of(artifacts).get("settings") or {}
+    held = {a.name.removeprefix("score-held-"): a for a in artifacts if a.name.startswith("score-held-")}
+    times = {who: (a.measured.get("latency_s") or {}).get(settings.get(who)) for who, a in held.items()}
+    return {who: seconds for who, seconds in times.items() if seconds is not None}
 
 
 def held_items(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:

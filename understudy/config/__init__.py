@@ -17,7 +17,15 @@ from understudy.config.data import (
     SplitConfig,
     WebStep,
 )
-from understudy.config.evals import AnswerConfig, Decoding, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
+from understudy.config.evals import (
+    AnswerConfig,
+    ClassifierConfig,
+    Decoding,
+    GateConfig,
+    LoopConfig,
+    PromptsConfig,
+    ScoreConfig,
+)
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import FailoverConfig, RegisterConfig, ServeConfig, TrafficConfig, WatchConfig
 from understudy.config.project import SIZES, Config
@@ -52,6 +60,7 @@ __all__ = [
     "BiasRules",
     "BiasStep",
     "CONTROLS",
+    "ClassifierConfig",
     "CleanConfig",
     "CollectConfig",
     "Config",

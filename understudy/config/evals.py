@@ -86,17 +86,43 @@ class AnswerConfig(Strict):
     """Seed of sampling."""
 
 
+class ClassifierConfig(Strict):
+    """A sequence-classification model that gives a score."""
+
+    model: str
+    """Folder with a transformers model, relative to this file, or a hub id (`org/name`)."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Commit of the hub id; a branch is refused, since it moves."""
+    label: str | None = None
+    """Label whose probability is the score; without it, the labels are a scale from worst to best."""
+    digest: str = ""
+    """Bound by the run: digest of the folder's files."""
+
+
+Soft = Literal["relevance", "completeness", "faithfulness", "acceptability", "sentiment"]
+"""Metrics that the judge or a classifier can give in place of the scorer that ships."""
+
+
 class ScoreConfig(Strict):
     """Which scores are taken, and the thresholds of a covered answer."""
 
     scorers: list[str] = ["exact", "f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_facts"]
-    """Reference scorers by name; judge scorers join when `judge` is set."""
+    """Scorers by name (docs/scorers.md); `coverage` and the judge's grades join when `judge` is set."""
+    by: dict[Soft, Literal["judge"] | ClassifierConfig] = {}
+    """Soft metrics that `judge` or a classifier gives, e.g. `relevance: judge`; the others come from the own scorer."""
     similarity: Grade = 70
     """A covered answer has at least this judge grade for similarity."""
     precision: Grade = 70
     """A covered answer has at least this judge grade for precision."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of the intervals."""
+
+    @model_validator(mode="after")
+    def _by_is_scored(self) -> ScoreConfig:
+        if unused := sorted(self.by.keys() - set(self.scorers)):
+            what = f"`score.by` names {unused[0]}, which is not in `score.scorers`"
+            raise PydanticCustomError("cfg_missing", what, {"key": "scorers"})
+        return self
 
 
 class LoopConfig(Strict):

@@ -64,6 +64,10 @@ class Config(Strict):
             )
         if self.bias and self.bias.rubric == "judge" and not self.judge:
             raise PydanticCustomError("cfg_missing", "`bias.rubric: judge` needs a `judge`", {"key": "bias rubric"})
+        if "judge" in self.score.by.values() and not self.judge:
+            raise PydanticCustomError(
+                "cfg_missing", "`score.by` takes a metric from the `judge`, which is not set", {"key": "judge"}
+            )
         if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
             raise PydanticCustomError("cfg_missing", "`loop.rounds` above 1 needs a `teacher`", {"key": "loop rounds"})
         if self.serve.policy == "service_first" and not self.service:

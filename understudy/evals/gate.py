@@ -14,8 +14,8 @@ from typing import Any
 from understudy.config import GateConfig
 from understudy.core.records import read_jsonl
 from understudy.errors import ConfigError, IntegrityError
-from understudy.evals import scorers, stats
-from understudy.evals.score import JUDGED, better
+from understudy.evals import stats
+from understudy.evals.score import better, interval, stretched
 
 Held = Mapping[str, tuple[Path, str]]
 """Who answered -> (folder of scores, setting); who is base, few_shot, candidate, champion or service."""
@@ -64,7 +64,7 @@ def decide(
         "control": control,
         "rules": rules,
         "held": {
-            who: {m: interval(m, v, cfg.confidence).to_json() for m, v in sorted(of.items())}
+            who: {m: _interval(m, v, cfg.confidence).to_json() for m, v in sorted(of.items())}
             for who, of in values.items()
         },
         "settings": {who: held[who][1] for who in values},
@@ -74,12 +74,8 @@ def decide(
     return verdict
 
 
-def interval(metric: str, values: Mapping[str, float], confidence: float) -> stats.Interval:
-    """The metric over items: Wilson for a rate, bootstrap for a mean."""
-    kind = JUDGED.get(metric) or ("mean" if metric == "loss" else scorers.get(metric).kind)
-    if kind == "rate":
-        return stats.wilson(sum(values.values()), len(values), confidence)
-    return stats.mean_interval([values[k] for k in sorted(values)], confidence)
+def _interval(metric: str, values: Mapping[str, float], confidence: float) -> stats.Interval:
+    return interval(metric, {k: values[k] for k in sorted(values)}, confidence)
 
 
 def _values(scores: Path, setting: str) -> Values:
@@ -120,7 +116,7 @@ def _differences(values: Mapping[str, Values], cfg: GateConfig) -> dict[str, dic
             if shared:
                 a = {k: ours[metric][k] for k in shared}
                 b = {k: theirs[metric][k] for k in shared} | _unjudged(metric, theirs)
-                pair[metric] = stats.paired_difference(a, b, cfg.confidence)
+                pair[metric] = stats.paired_difference(stretched(metric, a), stretched(metric, b), cfg.confidence)
         found[f"candidate-{who}"] = pair
     return found
 
@@ -138,7 +134,7 @@ def _too_few(items: int) -> dict[str, Any]:
 
 
 def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float]) -> dict[str, Any]:
-    found = interval(cfg.metric, values, cfg.confidence)
+    found = _interval(cfg.metric, values, cfg.confidence)
     lower_is_better = better(cfg.metric) == "lower"
     passed = found.high <= bar if lower_is_better else found.low >= bar
     end = "upper" if lower_is_better else "lower"

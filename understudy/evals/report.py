@@ -58,8 +58,17 @@ METRICS = {
     "rouge1": Metric("ROUGE-1", "unigram F-score"),
     "rouge2": Metric("ROUGE-2", "bigram F-score"),
     "rougeL": Metric("ROUGE-L", "longest common subsequence F-score"),
+    "relevance": Metric("Relevance", "whether the answer addresses the prompt"),
+    "completeness": Metric("Completeness", "share of the reference's content in the answer"),
+    "faithfulness": Metric("Faithfulness", "share of the answer that the context supports"),
+    "acceptability": Metric("Acceptability", "how acceptable the answer is as language"),
     "sentiment": Metric("Sentiment", "1 very negative to 5 very positive", 1.0, "", 2, 1.0, 5.0, difference="levels"),
     "not_negative": Metric("Not negative", "share of answers with neutral or better sentiment"),
+    "refusal": Metric("Refusals", "share of answers that give none; lower is better", better="lower"),
+    "diversity": Metric("Diversity", "1 - mean similarity to every other answer"),
+    "distinct1": Metric("Distinct words", "different words per word of all answers"),
+    "distinct2": Metric("Distinct pairs", "different pairs of words per pair of all answers"),
+    "length": Metric("Length", "words of an answer", 1.0, "", 1, 0.0, None, difference="words"),
     "loss": Metric(
         "Loss", "nats per token of the reference; lower is better", 1.0, "", 3, 0.0, None, "lower", "nats per token"
     ),
@@ -74,6 +83,7 @@ class ReportData:
     prompt, {id, category, context, question, reference, answers: {who: {text, values, reasons}}}. `stages`: {name,
     seconds, cached, rows_in, rows_out, rejected, notes}. `decoding` and `decoding_texts`: see `decoding.section`.
     `simulated`: the roles that the simulated service played. `bias`: bias.json.
+    `by`: metric -> `judge` or the model that gave it in place of its own scorer. `latency`: who -> seconds per answer.
     """
 
     project: str
@@ -89,6 +99,8 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     thresholds: Mapping[str, Any] = field(default_factory=dict)
     simulated: Sequence[str] = ()
+    by: Mapping[str, str] = field(default_factory=dict)
+    latency: Mapping[str, float] = field(default_factory=dict)
     licences: Sequence[str] = ()
     control: str | None = None
     bias: Row | None = None
@@ -167,6 +179,8 @@ class _Page:
             "ledger": [self.ledger(s) for s in data.stages if s.get("rows_in") is not None],
             "flow": self.flow(),
             "timings": self.timings(),
+            "latency": [{**self.column(w), "text": f"{data.latency[w]:.3g}"} for w in self.who if w in data.latency],
+            "cards": [c for m in self.metrics if (c := self.card(m))],
         }
 
     def bias(self) -> Row | None:
@@ -175,8 +189,30 @@ class _Page:
         return bias_section(self.data.bias, self.data.simulated) if self.data.bias else None
 
     def simulated(self, metric: str, who: str = "") -> bool:
-        judged = metric in JUDGED and "judge" in self.data.simulated
+        judged = (metric in JUDGED or self.given_by(metric) == "judge") and "judge" in self.data.simulated
         return judged or (who == "service" and who in self.data.simulated)
+
+    def card(self, metric: str) -> Row | None:
+        """What a metric measures, on what that was checked and where it is weak; None for one without a scorer."""
+        from understudy.evals import scorers
+
+        if metric not in scorers.names():
+            return None
+        card, by = scorers.about(metric).card, self.given_by(metric)
+        shown = {
+            "name": describe(metric).name,
+            "measures": card.measures,
+            "checked": card.checked_on,
+            "weak": card.weak,
+        }
+        if by is None:
+            return shown
+        who = "the judge, by a rubric from 1 to 5" if by == "judge" else f"the classifier {by}"
+        return shown | {"measures": f"Given by {who}.", "checked": "Not checked by understudy.", "weak": ""}
+
+    def given_by(self, metric: str) -> str | None:
+        """Who gave it in place of the own scorer; `not_negative` follows the sentiment."""
+        return self.data.by.get("sentiment" if metric == "not_negative" else metric)
 
     def name(self, who: str) -> str:
         setting = str((self.verdict.get("settings") or {}).get(who, ""))

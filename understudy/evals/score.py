@@ -7,16 +7,16 @@ generation.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from understudy.config import ScoreConfig
 from understudy.core.records import Example, Ledger, read_jsonl, write_jsonl
 from understudy.errors import DataError
-from understudy.evals import scorers, stats
+from understudy.evals import scorers, soft, stats
 from understudy.evals.judge import Failure, Judge, judge
-from understudy.evals.scorers.base import missing
+from understudy.evals.scorers.base import missing, references
 
 Progress = Callable[[int, int, dict[str, float]], None]
 Row = dict[str, Any]
@@ -27,7 +27,12 @@ def better(metric: str) -> str:
     """`higher` or `lower`: which value of the metric is the good one."""
     if metric == "loss":
         return "lower"
-    return "higher" if metric in JUDGED else scorers.get(metric).better
+    return "higher" if metric in JUDGED else scorers.about(metric).better
+
+
+def kind(metric: str) -> str:
+    """`rate` or `mean`: how its interval is drawn."""
+    return JUDGED.get(metric) or ("mean" if metric == "loss" else scorers.about(metric).kind)
 
 
 def score(
@@ -37,27 +42,36 @@ def score(
     out: Path,
     *,
     judge_model: Judge | None = None,
+    project: Path | None = None,
     progress: Progress | None = None,
 ) -> Ledger:
-    """Write `scores.jsonl` and `summary.json` for the answers in the folder `answers`.
+    """Write `scores.jsonl`, `summary.json` and `measured.json` (latencies) for the answers in the folder `answers`.
 
-    Raises DataError when the answers are not those of `examples`, ConfigError for an unknown scorer, and RemoteError
-    for an unusable judge.
+    Paths of classifiers start at `project`. Raises DataError when the answers are not those of `examples`, ConfigError
+    for an unknown scorer, and RemoteError for an unusable judge.
     """
-    chosen = [scorers.get(name) for name in cfg.scorers]
+    chosen = [scorers.about(name) for name in cfg.scorers]
     given = list(read_jsonl(answers / "answers.jsonl"))
     by_id = {e.id: e for e in examples}
     _check(given, by_id, answers)
     ledger = Ledger(rows_in=len(given))
-    rows: list[Row] = []
-    for answer in given:
-        rows.append(_reference_scores(chosen, by_id[answer["id"]], answer, ledger))
+    own = [s for s in chosen if s.name not in cfg.by]
+    each = [s for s in own if not isinstance(s, scorers.SetScorer)]
+    rows = [_own_scores(each, by_id[answer["id"]], answer, ledger) for answer in given]
+    items = [(by_id[a["id"]], str(a["text"])) for a in given]
+    for scorer in own:
+        if isinstance(scorer, scorers.SetScorer):
+            _set_scores(scorer, items, rows)
+    if cfg.by:
+        soft.score(cfg.by, items, rows, ledger, judge_model=judge_model, project=project or Path.cwd())
     if judge_model is not None:
-        _judge_scores(cfg, judge_model, [(by_id[a["id"]], a["text"]) for a in given], rows, ledger, progress)
+        _judge_scores(cfg, judge_model, items, rows, ledger, progress)
     ledger.rows_out = write_jsonl(out / "scores.jsonl", rows)
-    kinds = {s.name: s.kind for s in chosen} | JUDGED | {"loss": "mean"}
-    summary = {setting: _summary(of, kinds, cfg.confidence) for setting, of in _grouped(rows, "setting").items()}
+    metrics = [s.name for s in chosen] + [*JUDGED, "loss"]
+    summary = {setting: _summary(of, metrics, cfg.confidence) for setting, of in _grouped(rows, "setting").items()}
     (out / "summary.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    if latency := _latency(answers / "measured.json", given):
+        (out / "measured.json").write_text(json.dumps({"latency_s": latency}, indent=1) + "\n", "utf-8")
     if progress:
         progress(len(rows), len(rows), {})
     return ledger
@@ -120,7 +134,15 @@ def _check(given: list[Row], by_id: dict[str, Example], answers: Path) -> None:
             )  # fmt: skip
 
 
-def _reference_scores(chosen: Sequence[scorers.Scorer], example: Example, answer: Row, ledger: Ledger) -> Row:
+def _latency(measured: Path, given: list[Row]) -> dict[str, float]:
+    """Setting -> seconds per answer; outside the content, since times differ between machines."""
+    times: dict[str, Any] = json.loads(measured.read_text("utf-8")) if measured.is_file() else {}
+    counts = {setting: len(rows) for setting, rows in _grouped(given, "setting").items()}
+    found = {setting: of.get("seconds") for setting, of in times.items() if setting in counts and isinstance(of, dict)}
+    return {setting: seconds / counts[setting] for setting, seconds in found.items() if seconds is not None}
+
+
+def _own_scores(chosen: Sequence[scorers.Scorer], example: Example, answer: Row, ledger: Ledger) -> Row:
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for scorer in chosen:
@@ -144,6 +166,20 @@ def _reference_scores(chosen: Sequence[scorers.Scorer], example: Example, answer
     }
 
 
+def _set_scores(scorer: scorers.SetScorer, items: list[tuple[Example, str]], rows: list[Row]) -> None:
+    """Values of each setting's answers against each other."""
+    settings: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        settings.setdefault(row["setting"], []).append(i)
+    for places in settings.values():
+        for i, result in zip(places, scorer([items[i] for i in places]), strict=True):
+            rows[i]["reasons"][scorer.name] = (
+                result.reason if result else "not scored: fewer than two answers to compare"
+            )
+            if result:
+                rows[i]["values"][scorer.name] = round(result.value, 6)
+
+
 def _judge_scores(
     cfg: ScoreConfig,
     model: Judge,
@@ -153,7 +189,12 @@ def _judge_scores(
     progress: Progress | None,
 ) -> None:
     report = (lambda done, total: progress(done, total, {})) if progress else None
-    for row, verdict in zip(rows, judge(model, items, report), strict=True):
+    places = [i for i, (example, _) in enumerate(items) if references(example)]
+    if len(places) < len(items):
+        # An open task has no answer to compare with; the rubrics of `score.by` can still judge it.
+        ledger.note("not_scored:coverage", len(items) - len(places))
+    for i, verdict in zip(places, judge(model, [items[i] for i in places], report), strict=True):
+        row = rows[i]
         if isinstance(verdict, Failure):
             ledger.note("judge_failed")
             row["values"]["coverage"] = 0
@@ -183,22 +224,33 @@ def _item_values(rows: list[Row], metric: str) -> dict[str, float]:
     return {item: sum(values) / len(values) for item, values in sums.items()}
 
 
-def _summary(rows: list[Row], kinds: dict[str, str], confidence: float) -> dict[str, Any]:
-    summary: dict[str, Any] = _intervals(rows, kinds, confidence)
+def _summary(rows: list[Row], metrics: list[str], confidence: float) -> dict[str, Any]:
+    summary: dict[str, Any] = _intervals(rows, metrics, confidence)
     categories = _grouped([row for row in rows if row["category"] is not None], "category")
-    summary["by_category"] = {name: _intervals(categories[name], kinds, confidence) for name in sorted(categories)}
+    summary["by_category"] = {name: _intervals(categories[name], metrics, confidence) for name in sorted(categories)}
     return summary
 
 
-def _intervals(rows: list[Row], kinds: dict[str, str], confidence: float) -> dict[str, Any]:
+def _intervals(rows: list[Row], metrics: list[str], confidence: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for metric, kind in kinds.items():
-        values = list(_item_values(rows, metric).values())
-        if not values:
-            continue
-        rate = kind == "rate"
-        interval = (
-            stats.wilson(sum(values), len(values), confidence) if rate else stats.mean_interval(values, confidence)
-        )
-        found[metric] = interval.to_json()
+    for metric in metrics:
+        values = _item_values(rows, metric)
+        if values:
+            found[metric] = interval(metric, values, confidence).to_json()
     return found
+
+
+def interval(metric: str, values: Mapping[str, float], confidence: float) -> stats.Interval:
+    """The metric over items: Wilson for a rate, bootstrap for a mean."""
+    if kind(metric) == "rate":
+        return stats.wilson(sum(values.values()), len(values), confidence)
+    return stats.mean_interval(list(stretched(metric, values).values()), confidence)
+
+
+def stretched(metric: str, values: Mapping[str, float]) -> Mapping[str, float]:
+    """Items of a statistic over a set, moved away from their mean by its degree, so that they spread as it does."""
+    factor = 1.0 if metric in JUDGED or metric == "loss" else scorers.about(metric).spread
+    if factor == 1.0:
+        return values
+    mean = sum(values.values()) / len(values)
+    return {k: mean + factor * (v - mean) for k, v in values.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from understudy.core.records import Example
@@ -57,7 +57,8 @@ def polarity(text: str) -> float:
     return _mean([value for _, value in hits(text)], len(WORD.findall(text)))
 
 
-def hits(text: str) -> list[tuple[str, float]]:
+@lru_cache(maxsize=1024)
+def hits(text: str) -> tuple[tuple[str, float], ...]:
     """(word, weight after degree, negation and turn) of every word that carries sentiment, in order."""
     found: list[tuple[str, float]] = []
     for sentence in _SENTENCE.split(text):
@@ -67,7 +68,7 @@ def hits(text: str) -> list[tuple[str, float]]:
         for after, words in parts:
             factor = (AFTER_TURN if after else BEFORE_TURN) if turned else 1.0
             found += [(word, weight * factor) for word, weight in _clause(words)]
-    return found
+    return tuple(found)
 
 
 @cache

@@ -8,13 +8,14 @@ from typing import Any
 
 from understudy.core.records import Example, digest
 from understudy.models.simulated.chat import Assistant
-from understudy.models.simulated.judge import judge
+from understudy.models.simulated.judge import grades, judge
 from understudy.models.simulated.protocol import Request
 from understudy.models.simulated.teacher import Task, synthesize
 
 SEEDS, DOCUMENT = "SEED EXAMPLES (JSON):", "DOCUMENT (JSON):"
 CATEGORY, HOW_MANY, VARIANT = "CATEGORY (JSON):", "HOW MANY (JSON):", "VARIANT (JSON):"
 QUESTION, REFERENCE, ANSWER = "QUESTION (JSON):", "REFERENCE (JSON):", "ANSWER (JSON):"
+RUBRICS, CONTEXT = "RUBRICS (JSON):", "CONTEXT (JSON):"
 
 
 def labelled(text: str) -> dict[str, Any]:
@@ -62,6 +63,9 @@ class Behaviour:
         role = _role(blocks)
         if role == "teacher":
             reply = synthesize(_task(blocks), request_hash=request.hash, seed=self._seed, wrong_rate=self._wrong_rate)
+        elif role == "judge" and RUBRICS in blocks:
+            given = (_text(blocks.get(label) or "") for label in (QUESTION, CONTEXT, REFERENCE, ANSWER))
+            reply = grades([str(r) for r in blocks[RUBRICS]], *given)
         elif role == "judge":
             jitter = int(digest([self._seed, request.hash, "jitter"], 8), 16) / 2**31 - 1
             texts = (_text(blocks[label]) for label in (QUESTION, REFERENCE, ANSWER))

@@ -22,6 +22,8 @@ EXTRA_FACT, EXTRA_CLAIM, EXTRA_WORD, EXTRA_FILLER = 40, 40, 7, 2
 EXTRA_WORD_OFF_TOPIC = 20
 """In an answer that names nothing of what the question names, other words are more likely another claim."""
 JITTER = 3
+GOOD = frozenset(("good", "great", "excellent", "clear", "helpful", "kind", "хороший", "хорошо", "удачный", "радость"))
+BAD = frozenset(("bad", "poor", "awful", "unfair", "boring", "rude", "sad", "плохой", "плохо", "ужасный", "ссора"))
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,28 @@ def judge(question: str, reference: str, answer: str, *, jitter: float = 0.0) ->
         "precision": max(1, min(100, precision + shift)),
         "reason": "; ".join(notes) or "states what the reference states",
     }
+
+
+def grades(rubrics: list[str], question: str, context: str, reference: str, answer: str) -> dict[str, object]:
+    """Grades 1-5 under each rubric that is asked for, and a reason."""
+    asked, wanted, said = Text(asked_part(question)), Text(reference), Text(answer)
+    refused, repeats = bool(_REFUSAL.search(answer)), _repeats(said.words)
+    known = asked.present | Text(context).present
+    content = said.hard | said.soft
+    topic = asked.hard | asked.soft | wanted.hard | wanted.soft
+    shares = {
+        "relevance": 0.0 if refused else min(1.0, 2 * _part(topic, said.present)),
+        "completeness": _similarity(asked, wanted, said)[0] / 100,
+        "faithfulness": _part(content, known),
+        "acceptability": 0.0 if repeats else 1.0 if said.text.rstrip().endswith((".", "!", "?", "…")) else 0.5,
+        "sentiment": (1 + (_part(said.present, GOOD) > 0) - (_part(said.present, BAD) > 0)) / 2,
+    }
+    found: dict[str, object] = {r: 1 + round(4 * shares.get(r, 0.5)) for r in rubrics}
+    return found | {"reason": "the answer is a refusal" if refused else f"by words: {', '.join(sorted(content)[:5])}"}
+
+
+def _part(wanted: frozenset[str], given: frozenset[str]) -> float:
+    return len(wanted & given) / len(wanted) if wanted else 1.0
 
 
 def asked_part(prompt: str) -> str:
