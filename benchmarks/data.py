@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -89,12 +88,11 @@ def measure(engine: Engine, rows: Path) -> dict[str, Any]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(out / "home"), "TOKENIZERS_PARALLELISM": "false"}
     if not engine.packages:
         environment["PYTHONPATH"] = str(ROOT)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(out / "log.txt", "w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, text=True)
-        peak, start = 0, time.perf_counter()
+        peak, start, spent = 0, time.perf_counter(), dict[int, float]()
         while process.poll() is None:
-            peak = max(peak, tree_bytes(process.pid))
+            peak = max(peak, tree_bytes(process.pid, spent))
             if time.perf_counter() - start > TIMEOUT_S:
                 process.kill()
             time.sleep(0.2)
@@ -102,9 +100,9 @@ def measure(engine: Engine, rows: Path) -> dict[str, Any]:
         said = log.read()
     if process.returncode:
         raise RuntimeError(f"{engine.name} ended with {process.returncode}\n{said[-2000:]}")
-    stages, after = out / "stages.json", resource.getrusage(resource.RUSAGE_CHILDREN)
+    stages = out / "stages.json"
     return {
-        "processor_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "processor_s": sum(spent.values()),
         "seconds": float(said.split()[-1]),
         "peak_mb": peak / 1e6,
         "kept": set((out / "kept.txt").read_text().split("\n")),
@@ -112,13 +110,18 @@ def measure(engine: Engine, rows: Path) -> dict[str, Any]:
     }
 
 
-def tree_bytes(pid: int) -> int:
-    """Memory that a process and its children hold alone and their part of what they share (PSS), in bytes."""
+def tree_bytes(pid: int, spent: dict[int, float]) -> int:
+    """Memory that a process and its children hold alone and their part of what they share (PSS), in bytes.
+
+    Notes in `spent` the processor seconds of each, which go with it when it ends.
+    """
     total = 0
     try:
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             try:
+                used = process.cpu_times()
+                spent[process.pid] = used.user + used.system
                 full = process.memory_full_info()
                 total += getattr(full, "pss", full.uss)
             except psutil.Error:
@@ -189,7 +192,7 @@ def times(ours: dict[str, Any], peer: dict[str, Any]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Speed, memory and quality of the data stages, beside three peers.")
-    parser.add_argument("--rows", type=int, default=200_000, help="generated documents; with fewer nothing is written")
+    parser.add_argument("--rows", type=int, default=200_000, help="documents; 5,000 at least, below 200,000 no file")
     parser.add_argument("--turns", type=int, default=3, help="how often each engine runs, where the minutes allow it")
     parser.add_argument("--minutes", type=float, default=10.0, help="no engine starts again when this would be passed")
     parser.add_argument("--only", choices=[e.name for e in ENGINES], action="append", help="some engines; no file")
