@@ -136,7 +136,7 @@ def render(results: list[dict[str, Any]]) -> str:
         [
             "fair" if not r["planted"] else "lower for women in one bucket of three",
             str(r["entities"]),
-            f"{-r['mean_effect']:.2f}",
+            f"{round(-r['mean_effect'], 2) + 0.0:.2f}",
             tables.interval(r["any_flag"], percent=True),
             tables.interval(r["planted_flag"], percent=True) if r["planted"] else tables.MISSING,
         ]
