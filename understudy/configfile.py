@@ -230,8 +230,11 @@ def _identities(reader: Reader, at: int, base: str, source: SourceConfig) -> set
     """
     if source.kind == "web":
         return {f"web:{source.name or 'web'}"}
-    if source.kind == "sql" or source.path is None:
-        return {json.dumps([source.url, source.query, source.query_file])}
+    if source.kind != "files" or source.path is None:
+        asked = {"url", "query", "query_file", "project", "repo", "revision", "path"}
+        return {json.dumps([source.kind, source.model_dump(include=asked)], sort_keys=True)}
+    if "://" in source.path:
+        return {source.path}
     if any(len(os.fsencode(part)) > 255 for part in source.path.split("/")):
         raise reader.error("PATH_NAME", at, "a part of the path is longer than 255 bytes", "shorten it")
     path = os.path.join(base, source.path)

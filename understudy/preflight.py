@@ -86,6 +86,8 @@ def _refuse_metrics(cfg: Config) -> None:
 def warnings(project: Project) -> Iterator[str]:
     """Check everything `run` would, without running; yields what deserves a look."""
     refuse(project)
+    from understudy.data.sources import costs
+
     plan: Plan = project.preview()
     cfg = project.config
     if cfg.teacher and cfg.teacher.provider != "simulated":
@@ -97,6 +99,7 @@ def warnings(project: Project) -> Iterator[str]:
     if not any(source.licence for source in cfg.sources):
         yield "no source states a licence; the model card will say so"
     yield from _label_leaks(project)
+    yield from costs([*cfg.sources, *([cfg.coverage] if cfg.coverage else [])], project.root)
     if not plan.steps:
         yield "the plan is empty"
 

@@ -30,6 +30,7 @@ from understudy.errors import ConfigError, GateError, IntegrityError
 from understudy.pipelines import Bound, lifecycle
 
 if TYPE_CHECKING:
+    from understudy.data.upload import Uploaded
     from understudy.summary import Summary
 
 FILE = "understudy.yaml"
@@ -259,6 +260,30 @@ class Project:
         """What the run has made so far, in the plan's order."""
         found = [self.store.find(s.name, s.fingerprint) for s in run.plan().steps if s.stage != "adopt"]
         return [a for a in found if a]
+
+    def prepared(self, run: Run) -> dict[str, list[Path]]:
+        """The files of each split of a run; `train` goes on with what the teacher wrote, round by round."""
+        found: dict[str, list[Path]] = {}
+        for step in run.plan().steps:
+            if step.stage not in ("split", "hold", "synthesize") or step.name == "synthesize-untargeted":
+                continue
+            artifact = self.store.find(step.name, step.fingerprint)
+            # A round that was skipped stands for the one before.
+            if artifact is None or artifact.manifest.get("alias_of"):
+                continue
+            for path in sorted(artifact.path.glob("*.jsonl")):
+                found.setdefault(path.stem, []).append(path)
+        return found
+
+    def upload(self, run: Run, to: str | None) -> Uploaded:
+        """Write a run's prepared data to `to`, or to where the configuration says; nothing is written twice."""
+        from understudy.data.upload import upload
+
+        cfg = self.config.upload
+        target = to or cfg.to
+        if not target:
+            raise ConfigError("USAGE", "upload", "it is not said where to", "set upload.to, or give --to URL")
+        return upload(cfg, self.prepared(run), target, self.root)
 
     def publish(self, release: Release, run: Run | None = None) -> int | None:
         """Register a release whose verdict passed; idempotent on its content digest. Returns the version."""

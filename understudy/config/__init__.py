@@ -15,6 +15,7 @@ from understudy.config.data import (
     MergeStep,
     SourceConfig,
     SplitConfig,
+    StorageConfig,
     WebStep,
 )
 from understudy.config.evals import (
@@ -27,7 +28,14 @@ from understudy.config.evals import (
     ScoreConfig,
 )
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
-from understudy.config.operation import FailoverConfig, RegisterConfig, ServeConfig, TrafficConfig, WatchConfig
+from understudy.config.operation import (
+    FailoverConfig,
+    RegisterConfig,
+    ServeConfig,
+    TrafficConfig,
+    UploadConfig,
+    WatchConfig,
+)
 from understudy.config.project import SIZES, Config
 from understudy.config.steps import (
     CONTROLS,
@@ -97,11 +105,13 @@ __all__ = [
     "ServiceConfig",
     "SourceConfig",
     "SplitConfig",
+    "StorageConfig",
     "Strict",
     "SynthesizeConfig",
     "SynthesizeStep",
     "TrafficConfig",
     "TrainConfig",
+    "UploadConfig",
     "VERSION",
     "WatchConfig",
     "WebStep",

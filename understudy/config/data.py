@@ -39,15 +39,38 @@ class FieldMap(Strict):
     """Column with the group that must not straddle splits (a professor, a customer, a document)."""
 
 
+class StorageConfig(Strict):
+    """How an object store is reached. Without keys, this machine's own credentials count."""
+
+    endpoint_url: str | None = None
+    """Address of an S3-compatible store; without it the provider's own."""
+    region: str | None = None
+    """Region of the bucket."""
+    key: str | None = None
+    """Access key id, e.g. `${env:AWS_ACCESS_KEY_ID}`."""
+    secret: str | None = None
+    """Secret access key; only `${env:NAME}`."""
+    token: str | None = None
+    """Session token; only `${env:NAME}`."""
+    anonymous: bool = False
+    """Read a public bucket without credentials."""
+    timeout_s: Positive = 60
+    """Longest wait for a connection or for the next bytes."""
+
+
 class SourceConfig(Strict):
     """One source of rows."""
 
-    kind: Literal["files", "sql", "web"] = "files"
-    """`files` reads path; `sql` runs a query through SQLAlchemy; `web` reads sites, day by day."""
+    kind: Literal["files", "sql", "bigquery", "hub", "web"] = "files"
+    """`files` reads path; `sql` and `bigquery` run a query; `hub` reads files of a Hugging Face data set; `web` reads
+    sites, day by day."""
     name: Name | None = None
     """Name in the steps of a web source; needed when there are several."""
     path: str | None = None
-    """File or glob, relative to the project. `.gz`, `.zst`, `.zip`, `.tar`, `.tar.gz` and `.tgz` are looked into."""
+    """File or glob, relative to the project, or a URL such as `s3://bucket/*.jsonl`. Packed files are looked into.
+    In a data set of the Hub: a pattern; without it every file of a known format that is not text."""
+    storage: StorageConfig = Field(default=StorageConfig(), json_schema_extra=EXECUTION)
+    """How the object store of a URL is reached."""
     format: Literal["auto", "jsonl", "json", "csv", "squad", "parquet", "text", "html"] = "auto"
     """`auto` goes by the suffix; `squad` reads SQuAD-format JSON, `text` and `html` files that are documents."""
     unit: Literal["document", "paragraph", "line"] = "document"
@@ -64,6 +87,26 @@ class SourceConfig(Strict):
     """SQL text of one SELECT."""
     query_file: str | None = None
     """File with the SQL, relative to the project."""
+    max_rows: Positive = 10_000_000
+    """A query that gives more rows is refused."""
+    project: str | None = None
+    """BigQuery: the project that pays for the query."""
+    location: str | None = None
+    """BigQuery: where the data lies, e.g. `EU`."""
+    max_bytes: Annotated[int, Field(ge=1, le=10**15)] = 10_000_000_000
+    """BigQuery: a query that would read more is refused before anything is spent."""
+    price_per_tib: Annotated[float, Field(ge=0, le=1000, json_schema_extra=EXECUTION)] = 6.25
+    """BigQuery: what reading a TiB costs you; only for the printed estimate."""
+    endpoint_url: Annotated[str | None, Field(json_schema_extra=EXECUTION)] = None
+    """BigQuery: another address of the service; one over plain http (an emulator) is sent no credentials."""
+    timeout_s: Annotated[Positive, Field(json_schema_extra=EXECUTION)] = 60
+    """BigQuery and Hub: longest wait for one request, retries included."""
+    repo: str | None = None
+    """Hub: the data set, e.g. `org/name`."""
+    revision: str | None = None
+    """Hub: the full commit hash; a branch or tag is refused, because it moves."""
+    token: str | None = None
+    """Hub: `${env:HF_TOKEN}`, for gated or private data sets."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """Column separator of CSV files."""
     fields: FieldMap = FieldMap()
@@ -99,6 +142,12 @@ class SourceConfig(Strict):
             raise PydanticCustomError(
                 "cfg_missing", "a source of kind sql needs `url` and one of `query` and `query_file`"
             )
+        if self.kind == "bigquery" and (not self.project or bool(self.query) == bool(self.query_file)):
+            raise PydanticCustomError(
+                "cfg_missing", "a source of kind bigquery needs `project` and one of `query` and `query_file`"
+            )
+        if self.kind == "hub" and not (self.repo and self.revision):
+            raise PydanticCustomError("cfg_missing", "a source of kind hub needs `repo` and `revision`")
         if self.kind == "web" and not self.sites:
             raise PydanticCustomError("cfg_missing", "a source of kind web needs `sites`")
         if len({site.name for site in self.sites}) < len(self.sites):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from understudy.config.data import StorageConfig
 from understudy.config.values import Name, Positive, Rate, Strict
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -80,3 +81,18 @@ class WatchConfig(Strict):
     """Alarm when surely a larger share than this failed for no fault of the caller's."""
     on_drift: Literal["alert", "retrain"] = "alert"
     """`retrain` also harvests the log and runs the life cycle again."""
+
+
+class UploadConfig(Strict):
+    """Where `understudy upload` puts the prepared data of the last run."""
+
+    to: str | None = None
+    """Folder in an object store, e.g. `s3://bucket/prefix`, or on this machine; `--to` overrides it."""
+    what: Annotated[
+        list[Literal["train", "validation", "documents", "seed", "dev", "held"]], Field(min_length=1, max_length=6)
+    ] = ["train", "validation"]
+    """Which splits. `train` holds collected and synthesized examples; `held` is what the gate decides on."""
+    format: Literal["messages", "jsonl", "parquet", "csv"] = "messages"
+    """`messages`: chat JSON Lines for supervised tuning; `jsonl`, `parquet`: whole records; `csv`: for people."""
+    storage: StorageConfig = StorageConfig()
+    """How the object store is reached."""

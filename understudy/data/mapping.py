@@ -56,7 +56,7 @@ def roles_of(source: SourceConfig) -> dict[str, str]:
 
 def _is_document(source: SourceConfig) -> bool:
     """Whether the files are documents, whose rows have a `text` in any case."""
-    return source.kind == "files" and format_of(source.path or "", source) in ("text", "html")
+    return source.kind in ("files", "hub") and format_of(source.path or "", source) in ("text", "html")
 
 
 def _template_columns(template: str) -> list[str]:

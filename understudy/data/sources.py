@@ -13,11 +13,13 @@ from pathlib import Path
 
 from understudy.config import CollectConfig, SourceConfig
 from understudy.core.records import Document, Ledger, Record, digest, write_jsonl
-from understudy.data import sql
+from understudy.data import bigquery, sql
 from understudy.data.clean import Fault
 from understudy.data.files import SourceFile, local_files
 from understudy.data.formats import read_file
+from understudy.data.hub import hub_files
 from understudy.data.mapping import UNANSWERABLE, Columns, record_of, roles_of, squad_questions
+from understudy.data.objects import remote_files, scheme_of
 from understudy.data.reader import Bad, Row
 from understudy.errors import ConfigError, DataError
 
@@ -97,23 +99,37 @@ def _refuse_twice(sources: Sequence[SourceConfig], project: Path, out: Path) -> 
 
 def source_files(source: SourceConfig, project: Path) -> Sequence[SourceFile]:
     """The files of a source, sorted; none for a query or a web source."""
-    return local_files(source, project) if source.kind == "files" else []
+    if source.kind == "hub":
+        return hub_files(source, project)
+    if source.kind != "files":
+        return []
+    if scheme_of(source.path or "") in ("", "file"):
+        return local_files(source, project)
+    return remote_files(source)
 
 
 def source_name(source: SourceConfig, project: Path) -> str:
     """What messages call a source."""
     if source.kind == "web":
         return source.name or "web"
-    return source.path or sql.label(source, project)
+    return f"hub:{source.repo}" if source.kind == "hub" else source.path or sql.label(source, project)
+
+
+def costs(sources: Sequence[SourceConfig], project: Path) -> Iterator[str]:
+    """A line for each query that costs money: what it would read, by a dry run."""
+    for source in sources:
+        if source.kind == "bigquery":
+            yield f"{sql.label(source, project)} would read {bigquery.estimate(source, project)}"
 
 
 def source_digests(
     cfg: CollectConfig | Sequence[SourceConfig], project: Path, read: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """sha256 of each source file by its label, and of each query's result by `sql:` and the query's digest.
+    """A digest for each source file and query, by its label; it follows the content.
 
-    A web source has none: it is bound to a day.
-    `read` holds what queries gave that were read just now, by label; they are not asked again.
+    sha256 of a local file and of what an SQL query gives; for what costs money or time to read, what its keeper says
+    of its state; a web source has none, it is bound to a day. `read` holds what SQL queries gave that were read just
+    now; they are not asked again.
     """
     digests: dict[str, str] = {}
     for source in cfg.sources if isinstance(cfg, CollectConfig) else cfg:
@@ -121,6 +137,8 @@ def source_digests(
         if source.kind == "sql":
             label = sql.label(source, project)
             found = [(label, read[label] if read else sql.result_digest(source, project))]
+        elif source.kind == "bigquery":
+            found = [(sql.label(source, project), bigquery.result_digest(source, project))]
         for label, value in found:
             # Two absolute paths may share a bare name.
             twin = label
@@ -169,9 +187,16 @@ def _items(source: SourceConfig, project: Path, intake: _Intake) -> Iterator[tup
         assert intake.web, "the web stage gives the pages"
         yield from intake.web(intake.ledger.notes)
         return
-    if source.kind == "sql":
-        label = sql.label(source, project)
-        for item in sql.read_sql(source, project, intake.ledger.notes, intake.queries):
+    if source.kind in ("sql", "bigquery"):
+        label, notes = sql.label(source, project), intake.ledger.notes
+        if source.kind == "sql":
+            rows = sql.read_sql(source, project, notes, intake.queries)
+        else:
+            rows = bigquery.read_bigquery(source, project, notes)
+        for count, item in enumerate(rows, 1):
+            if count > source.max_rows:
+                what, fix = f"the query gives more than {source.max_rows:,} rows", "narrow it, or raise max_rows"
+                raise DataError("ROW_CAP", label, what, fix)
             yield label, item
         return
     wanted = set(roles_of(source).values())

@@ -32,8 +32,8 @@ ROWS_AT_ONCE = 1000
 
 
 def label(source: SourceConfig, project: Path) -> str:
-    """The name of a SQL source in places and digests; free of host, user and variable."""
-    return source.query_file or f"sql:{digest(_query(source, project), 8)}"
+    """The name of a query in places and digests, `sql:` or `bigquery:` and its digest; free of host and user."""
+    return source.query_file or f"{source.kind}:{digest(query_of(source, project), 8)}"
 
 
 def resolve_env(text: str, where: str) -> str:
@@ -110,7 +110,8 @@ def _plain(cell: Any) -> Any:
     return bytes(cell) if isinstance(cell, (memoryview, bytearray)) else cell
 
 
-def _query(source: SourceConfig, project: Path) -> str:
+def query_of(source: SourceConfig, project: Path) -> str:
+    """The text of a source's query. Raises ConfigError SOURCE_NOT_FOUND, SQL_SYNTAX; IntegrityError PATH_ESCAPE."""
     if source.query_file is None:
         return source.query or ""
     path = project / source.query_file
@@ -129,7 +130,7 @@ def _query(source: SourceConfig, project: Path) -> str:
 @contextmanager
 def _result(source: SourceConfig, project: Path, where: str) -> Iterator[tuple[list[str], Iterator[Any]]]:
     """Column names and streamed rows of the query; the connection lives as long as the block."""
-    query = _query(source, project)
+    query = query_of(source, project)
     check_query(query, where)
     url = resolve_env(source.url or "", where)
     with extra("sql"):

@@ -1,0 +1,227 @@
+"""Files in an object store, by fsspec URL: `s3://bucket/prefix/*.jsonl.gz`.
+
+A glob means what it means on this machine. An object's digest is its ETag and size; where a store gives no ETag, its
+generation or checksum, and where it gives none of these, the sha256 of its bytes. Messages name URLs, never keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from typing import Any, cast
+
+from understudy.config import SourceConfig, StorageConfig
+from understudy.core.records import digest
+from understudy.data.files import changed
+from understudy.data.sql import resolve_env
+from understudy.errors import ConfigError, DataError, RemoteError, UnderstudyError, extra
+
+SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+VERSIONS = ("ETag", "etag", "md5Hash", "crc32c", "generation", "content_md5")
+"""What stores call the version of an object's content, best first."""
+BLOCK = 8 << 20
+CHECK_BUCKET = "check its name and storage.endpoint_url"
+SET = re.compile(r"\\\[(!?)(.+?)\\\]")
+"""A set of characters in an escaped glob."""
+
+
+def scheme_of(path: str) -> str:
+    """The scheme of a URL in lower case; empty for a path."""
+    found = URL.match(path)
+    return found[1].lower() if found else ""
+
+
+class RemoteFile:
+    """An object of a store."""
+
+    def __init__(self, label: str, path: str, store: Any) -> None:
+        self.label = self.address = label
+        self.name = label.rsplit("/", 1)[-1]
+        self._path, self._store = path, store
+
+    def open(self) -> BufferedReader:
+        with store_errors(self.label):
+            handle = self._store.open(self._path, "rb", block_size=BLOCK)
+        return cast(BufferedReader, BufferedReader(_Guarded(handle, self.label), 1 << 18))
+
+    def state(self) -> object:
+        with store_errors(self.label):
+            try:
+                info = self._store.info(self._path)
+            except FileNotFoundError:
+                return None
+        return [info.get("size"), *(str(info[key]) for key in VERSIONS if info.get(key))]
+
+    def digest(self) -> str:
+        """Raises DataError FILE_CHANGED when the object went away."""
+        known = self.state()
+        if known is None:
+            raise changed(self.label)
+        if isinstance(known, list) and len(known) > 1:
+            return digest(["object", *known[:2]])
+        with self.open() as handle:
+            return hashlib.file_digest(cast(Any, handle), "sha256").hexdigest()
+
+
+class _Guarded(io.RawIOBase):
+    """A store's file whose errors are ours."""
+
+    def __init__(self, handle: Any, label: str) -> None:
+        self._handle, self._label = handle, label
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._handle.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._handle.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with store_errors(self._label):
+            try:
+                data = self._handle.read(len(buffer))
+            except FileNotFoundError as e:
+                raise changed(self._label) from e
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._handle.close()
+        super().close()
+
+
+def remote_files(source: SourceConfig) -> list[RemoteFile]:
+    """Each object that a URL or a glob names, sorted.
+
+    Raises ConfigError SOURCE_NOT_FOUND, URL_SCHEME; RemoteError STORE_BUCKET, STORE_DENIED, STORE_CREDENTIALS,
+    STORE_UNREACHABLE, STORE_ERROR, TIMEOUT; ResourceError EXTRA_MISSING.
+    """
+    url = source.path or ""
+    scheme, rest = scheme_of(url), url.split("://", 1)[1]
+    store = open_store(url, source.storage)
+    parts = rest.split("/")
+    fixed = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
+    if fixed == 0:
+        raise ConfigError("URL_MALFORMED", url, "the bucket is a pattern", "name one bucket")
+    with store_errors(url):
+        if fixed == len(parts):
+            names = _exact(store, rest)
+        else:
+            pattern = _pattern(rest)
+            names = sorted(n for n in store.find("/".join(parts[:fixed])) if pattern.fullmatch(n))
+        if not names and not store.exists(parts[0]):
+            raise RemoteError(
+                "STORE_BUCKET", url, f"there is no bucket {parts[0]!r}", "check its name and the endpoint"
+            )
+    if not names:
+        raise ConfigError(
+            "SOURCE_NOT_FOUND", url, "no object is there", "give an object, or a glob such as .../*.jsonl"
+        )
+    return [RemoteFile(f"{scheme}://{name}", name, store) for name in names]
+
+
+def _exact(store: Any, path: str) -> list[str]:
+    """The object itself, if it is there; a store that does not answer raises."""
+    try:
+        return [path] if store.info(path).get("type") == "file" else []
+    except FileNotFoundError:
+        return []
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """A glob with the meaning of Python's: `*` stays within a folder and passes over dot names, `**` goes down."""
+    parts = []
+    for part in glob.split("/"):
+        if part == "**":
+            parts.append(r"(?:[^/.][^/]*/)*")
+            continue
+        body = SET.sub(lambda m: f"[{'^' if m[1] else ''}{m[2]}]", re.escape(part))
+        hidden = "" if part.startswith(".") else r"(?!\.)"
+        parts.append(hidden + body.replace(r"\*", "[^/]*").replace(r"\?", "[^/]") + "/")
+    return re.compile("".join(parts).removesuffix("/"))
+
+
+def open_store(url: str, storage: StorageConfig) -> Any:
+    """The fsspec file system of a URL. Raises ConfigError URL_SCHEME, ENV_MISSING; ResourceError EXTRA_MISSING."""
+    scheme = scheme_of(url)
+    if scheme not in SCHEMES:
+        known = ", ".join(SCHEMES)
+        raise ConfigError("URL_SCHEME", url[:80], f"{scheme}: is no object store that is known here", f"one of {known}")
+    with extra("remote"):
+        import fsspec
+    options = _options(scheme, storage, url)
+    try:
+        return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+    except ImportError as e:
+        what = f"{scheme}:// needs {SCHEMES[scheme]}"
+        raise ConfigError("URL_SCHEME", url, what, f"pip install {SCHEMES[scheme]}") from e
+
+
+def _options(scheme: str, storage: StorageConfig, where: str) -> dict[str, Any]:
+    """What the file system is made with; gs and abfs take their credentials from the environment."""
+    if scheme != "s3":
+        return {"endpoint_url": storage.endpoint_url} if storage.endpoint_url else {}
+    secrets = {name: getattr(storage, name) for name in ("key", "secret", "token")}
+    options: dict[str, Any] = {name: resolve_env(text, where) for name, text in secrets.items() if text}
+    if storage.endpoint_url:
+        options["endpoint_url"] = resolve_env(storage.endpoint_url, where)
+    if storage.region:
+        options["client_kwargs"] = {"region_name": storage.region}
+    patience = {"connect_timeout": storage.timeout_s, "read_timeout": storage.timeout_s}
+    options["config_kwargs"] = {**patience, "retries": {"max_attempts": 2, "mode": "standard"}}
+    return {**options, "anon": storage.anonymous, "default_fill_cache": False}
+
+
+CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError")
+LATE = ("ConnectTimeoutError", "ReadTimeoutError", "TimeoutError", "FSTimeoutError", "ServerTimeoutError")
+
+
+@contextmanager
+def store_errors(where: str) -> Iterator[None]:
+    """Turn what a store's client raises into one line: who is to act, and no secret."""
+    try:
+        yield
+    except UnderstudyError:
+        raise
+    except FileNotFoundError as e:
+        if "bucket" in str(e).lower():
+            raise RemoteError(
+                "STORE_BUCKET", where, "there is no such bucket", "check its name and the endpoint"
+            ) from e
+        raise ConfigError("SOURCE_NOT_FOUND", where, "no object is there", "check the URL") from e
+    except PermissionError as e:
+        raise RemoteError("STORE_DENIED", where, _words(e), "check the keys and what they may do") from e
+    except Exception as e:
+        raise _refusal(e, where) from e
+
+
+def _refusal(error: Exception, where: str) -> DataError | RemoteError:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "FileExpired" in names or "PreconditionFailed" in str(error):
+        return changed(where)
+    if names & set(CREDENTIALS):
+        fix = "set storage.key and storage.secret by ${env:NAME}, or storage.anonymous"
+        return RemoteError("STORE_CREDENTIALS", where, "no credentials were found", fix)
+    if names & set(LATE):
+        return RemoteError(
+            "TIMEOUT", where, "the store did not answer in time", "run again, or raise storage.timeout_s"
+        )
+    if names & {"EndpointConnectionError", "ClientConnectorError", "ConnectionError", "HTTPClientError"}:
+        return RemoteError("STORE_UNREACHABLE", where, _words(error), "check storage.endpoint_url and run again")
+    return RemoteError("STORE_ERROR", where, _words(error), "run again; if it stays, ask who runs the store")
+
+
+def _words(error: Exception) -> str:
+    """The first line of the client's own words, without query strings, which may be signed."""
+    return re.sub(r"\?\S*", "?***", str(error).split("\n")[0])[:200] or type(error).__name__
