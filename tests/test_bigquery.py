@@ -48,7 +48,8 @@ def test_a_query_over_the_cap_is_refused_before_it_costs_anything(tmp_path: Path
 
 
 FAULTS = {
-    "quota": ("BQ_QUOTA", 4), "denied": ("BQ_DENIED", 4), "unauthorized": ("BQ_CREDENTIALS", 4), "syntax": ("SQL_SYNTAX", 2),
+    "quota": ("BQ_QUOTA", 4), "denied": ("BQ_DENIED", 4), "unauthorized": ("BQ_CREDENTIALS", 4),
+    "syntax": ("SQL_SYNTAX", 2),
     "billed": ("BQ_COST", 4), "down": ("BQ_UNREACHABLE", 4), "drop": ("BQ_UNREACHABLE", 4),
 }  # fmt: skip
 

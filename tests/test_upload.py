@@ -106,6 +106,7 @@ def test_what_cannot_go_out_is_refused(tmp_path: Path, parts: dict[str, list[Pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command_uploads_what_the_last_run_prepared(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path)
     one_line(understudy("upload", "-C", str(folder)), "NO_RUN", 2)

@@ -59,7 +59,8 @@ class HubFile:
             return Path(
                 hf_hub_download(
                     str(self._source.repo), self._path, repo_type="dataset", revision=self._source.revision,
-                    local_dir=folder, endpoint=_endpoint(), token=_token(self._source), etag_timeout=self._source.timeout_s,
+                    local_dir=folder, endpoint=_endpoint(), token=_token(self._source),
+                    etag_timeout=self._source.timeout_s,
                 )
             )  # fmt: skip
 
@@ -118,10 +119,12 @@ def _listing(source: SourceConfig, project: Path) -> dict[str, str]:
         value: dict[str, str] = json.loads(kept.read_text("utf-8"))
         return value
     with _errors(source):
+        from huggingface_hub.hf_api import RepoFile
+
         tree = _api(source).list_repo_tree(
             str(source.repo), repo_type="dataset", revision=source.revision, recursive=True
         )
-        files = [entry for entry in tree if hasattr(entry, "blob_id")]
+        files = [entry for entry in tree if isinstance(entry, RepoFile)]
         value = {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(f".{os.getpid()}")
@@ -165,6 +168,7 @@ def _errors(source: SourceConfig) -> Iterator[None]:
     """Turn what the Hub's client raises into one line that says who is to act."""
     with extra("hub"):
         from huggingface_hub import errors
+        from huggingface_hub.constants import is_offline_mode
     where = f"hub:{source.repo}"
     try:
         yield
@@ -181,7 +185,7 @@ def _errors(source: SourceConfig) -> Iterator[None]:
         fix = "check its name; a private one needs token: ${env:HF_TOKEN}"
         raise RemoteError("HUB_MISSING", where, "there is no such data set, or not for this token", fix) from e
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as e:
-        offline = isinstance(e, errors.OfflineModeIsEnabled) or os.environ.get("HF_HUB_OFFLINE") == "1"
+        offline = is_offline_mode()
         code, fix = ("HUB_OFFLINE", "unset HF_HUB_OFFLINE") if offline else ("HUB_UNREACHABLE", "run again")
         raise RemoteError(code, where, _words(e), fix) from e
     except errors.HfHubHTTPError as e:
