@@ -19,7 +19,7 @@ from understudy.core.records import canonical, digest
 from understudy.data.cells import plain
 from understudy.data.clean import Fault, Notes, scrub
 from understudy.data.reader import Bad, Row
-from understudy.errors import ConfigError, DataError, IntegrityError, RemoteError, extra
+from understudy.errors import ConfigError, DataError, IntegrityError, RemoteError, UnderstudyError, extra
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -70,7 +70,7 @@ def read_sql(source: SourceConfig, project: Path, notes: Notes, digests: dict[st
     """Stream the rows of a source's query; at their end `digests` gets what `result_digest` says of them.
 
     Raises ConfigError ENV_MISSING, SOURCE_NOT_FOUND, SQL_URL, SQL_SYNTAX, SQL_COLUMNS; IntegrityError SQL_WRITE;
-    DataError DATA_EMPTY; RemoteError DB_CONNECT, DB_LOST; ResourceError EXTRA_MISSING.
+    DataError DATA_EMPTY, SCHEMA_TYPE; RemoteError DB_CONNECT, DB_DENIED, DB_LOST; ResourceError EXTRA_MISSING.
     """
     where = label(source, project)
     count = 0
@@ -162,7 +162,12 @@ def _stream(result: Any, url: str, where: str) -> Iterator[Any]:
 
     try:
         yield from result
+    except exc.DataError as e:
+        fix = "cast that column to text in the query"
+        raise DataError("SCHEMA_TYPE", where, f"a value has no Python form: {_masked(e, url)}", fix) from e
     except exc.DBAPIError as e:
+        if not e.connection_invalidated and (refusal := _by_state(e, where, url)):
+            raise refusal from e
         raise RemoteError("DB_LOST", where, _masked(e, url), "run again; no row of this source was kept") from e
 
 
@@ -213,10 +218,12 @@ def _read_only(engine: Engine) -> Connection:
     return connection
 
 
-def _refusal(error: Any, engine: Engine, url: str, where: str) -> ConfigError | DataError | RemoteError:
+def _refusal(error: Any, engine: Engine, url: str, where: str) -> UnderstudyError:
     from sqlalchemy import exc
 
     text = _masked(error, url)
+    if refusal := _by_state(error, where, url):
+        return refusal
     if error.connection_invalidated:
         return RemoteError("DB_LOST", where, text, "run again")
     if engine.dialect.name == "sqlite" and ("not a database" in text or "malformed" in text):
@@ -225,6 +232,16 @@ def _refusal(error: Any, engine: Engine, url: str, where: str) -> ConfigError | 
     if isinstance(error, exc.ProgrammingError) or (engine.dialect.name == "sqlite" and not busy):
         return ConfigError("SQL_SYNTAX", where, text, "run the query by hand and mend it")
     return RemoteError("DB_CONNECT", where, text, "check the database and run again")
+
+
+def _by_state(error: Any, where: str, url: str) -> UnderstudyError | None:
+    """What a server's own code says where the driver's class does not: a write, or a missing right."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state == "25006":
+        return IntegrityError("SQL_WRITE", where, _masked(error, url), "give one SELECT that only reads")
+    if state == "42501":
+        return RemoteError("DB_DENIED", where, _masked(error, url), "grant the role SELECT on what the query reads")
+    return None
 
 
 def _masked(error: Any, url: str) -> str:
