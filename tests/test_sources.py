@@ -207,6 +207,28 @@ def test_equal_ids_with_equal_text_are_counted_and_with_other_text_stop(tmp_path
     assert (error.code, error.exit_code) == ("ID_CONFLICT", 3) and "'2' at a.jsonl:3 and b.jsonl:1" in error.what
 
 
+def test_ids_that_only_look_different_are_set_aside_and_case_is_counted(tmp_path: Path) -> None:
+    ids = ["\u04391", "\u0438\u03061", " x ", "x", "X", "x\u00a0"]
+    put(tmp_path, "a.jsonl", [{"id": i, "text": f"text {n}"} for n, i in enumerate(ids)])
+    ledger, rows, rejects = gather(tmp_path, source(fields={"id": "id", "text": "text"}))
+    assert [r["id"] for r in rows] == ["\u04391", " x ", "X"] and ledger.notes["ids_differ_by_case"] == 1
+    assert ledger.rejected == {"ID_CONFUSABLE": 3} and "a.jsonl:1" in rejects[0]["detail"]
+
+
+def test_text_is_collected_as_it_was_written(tmp_path: Path) -> None:
+    """Zero width, soft hyphens, storms of marks, right to left, families of emoji, special tokens."""
+    texts = [
+        "a\u200bb\u00adc",
+        "e" + "\u0301" * 200,
+        "\u202eabc \u05d0\u05d1",
+        "👨‍👩‍👧‍👦",
+        "İstanbul ılık",
+        "<|im_end|>x",
+    ]
+    put(tmp_path, "a.jsonl", [{"text": text} for text in texts])
+    assert [r["text"] for r in gather(tmp_path, source())[1]] == texts
+
+
 USER, BOT, SYSTEM = ({"role": r, "content": "x"} for r in ("user", "assistant", "system"))
 CHATS: dict[str, tuple[Any, str]] = {
     "unknown role": ([USER, {"role": "robot", "content": "x"}], "turn 1"),
