@@ -32,6 +32,8 @@ def refuse(project: Project) -> None:
     for package in LOCAL:
         if find_spec(package) is None:
             raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[local]'")
+    if project.config.notify and find_spec("apprise") is None:
+        raise ResourceError("EXTRA_MISSING", "apprise", "is not installed", "pip install 'understudy[notify]'")
 
 
 def _refuse_web(source: SourceConfig) -> None:

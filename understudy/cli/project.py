@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from understudy.cli.app import AllowSecrets, AsOf, Json, RunId, app, open_project
-from understudy.errors import ConfigError, RemoteError
+from understudy.errors import ConfigError, RemoteError, UnderstudyError
 
 
 @app.command()
@@ -122,8 +124,8 @@ def run(
         with project.locked():
             current, built, fresh = project.open_run(new=new, control=control, mitigate=mitigate, as_of=as_of)
             _note_changed(project, current, fresh)
-            with RunWatcher(quiet) as watcher:
-                outcomes = project.execute(current, built, watcher)
+            with RunWatcher(quiet) as watcher, _announced(watcher, project, current) as announcer:
+                outcomes = project.execute(current, built, announcer)
     finally:
         _note_edited(project)
     if watcher.cached == len(outcomes):
@@ -131,7 +133,50 @@ def run(
     else:
         print_summary(project.summary(current))
         _mirror(project, current)
+        announcer.results(current.read("status.json").get("version"))
+        _note_waiting(announcer)
     require_passed(verdict_of([o.artifact for o in outcomes]), current.id)
+
+
+@contextmanager
+def _announced(watcher: Any, project: Any, run: Any) -> Iterator[Any]:
+    """The watcher that tells people; what stops the run is told too."""
+    from understudy.announce import Announcer
+
+    announcer = Announcer(watcher, project, run)
+    try:
+        yield announcer
+    except Exception as e:
+        announcer.failed(e.line() if isinstance(e, UnderstudyError) else f"{type(e).__name__}: {e}")
+        _note_waiting(announcer)
+        raise
+
+
+def _note_waiting(announcer: Any) -> None:
+    if announcer.last and announcer.last.waiting:
+        why = "; ".join(announcer.last.why)
+        said = f"{announcer.last.waiting} messages wait ({why})"
+        typer.echo(f"note: {said}; the next run sends them, or: understudy notify", err=True)
+
+
+@app.command()
+def notify(
+    test: Annotated[bool, typer.Option("--test", help="Send every recipient a test message first.")] = False,
+) -> None:
+    """Send the messages that wait because a server was down."""
+    from understudy.notify import Message, Outbox
+
+    project = open_project()
+    if project.config.notify is None:
+        raise ConfigError("NOTIFY_UNSET", "notify", "understudy.yaml names no recipients", "add `notify: {to: [...]}`")
+    outbox = Outbox(project.root / "runs" / "outbox")
+    if test:
+        name = project.config.name
+        outbox.put(Message("test", f"{name}: test message", f"<p>{name} can reach you.</p>"), project.config.notify.to)
+    done = outbox.send()
+    typer.echo(f"{done.sent} sent, {done.waiting} waiting")
+    if done.waiting:
+        raise RemoteError("NOTIFY_WAITING", "notify", "; ".join(done.why), "messages are kept; try again later")
 
 
 def _mirror(project: Any, run: Any) -> None:

@@ -30,6 +30,7 @@ from understudy.config.evals import (
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import (
     FailoverConfig,
+    NotifyConfig,
     RegisterConfig,
     ServeConfig,
     TrafficConfig,
@@ -88,6 +89,7 @@ __all__ = [
     "MergeStep",
     "Name",
     "OWN_FOLDERS",
+    "NotifyConfig",
     "PackConfig",
     "Positive",
     "PromptsConfig",

@@ -19,6 +19,21 @@ class RegisterConfig(Strict):
     """Name of the model in the registry."""
 
 
+Event = Literal["data", "training", "results", "bias", "failure", "alert"]
+
+
+class NotifyConfig(Strict):
+    """Mails and messages about a run."""
+
+    to: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(min_length=1, max_length=50)
+    """Recipients as Apprise addresses, e.g. `mailtos://user:${env:MAIL_PASSWORD}@mail.example.org?to=team@example.org`,
+    or a whole address by reference: `${env:NOTIFY_URL}`."""
+    events: list[Event] = ["data", "training", "results", "bias", "failure", "alert"]
+    """What is told: data ready, training done, results, bias report, failure, alerts of `understudy watch`."""
+    link: str | None = None
+    """Address under which people reach the project's `runs` folder; without it, messages name the folder."""
+
+
 class FailoverConfig(Strict):
     """How long the service may take, and when it is left alone; times in seconds."""
 

@@ -11,7 +11,9 @@ from understudy.config.bias import BiasConfig
 from understudy.config.data import CleanConfig, DedupeConfig, SourceConfig, SplitConfig
 from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
-from understudy.config.operation import RegisterConfig, ServeConfig, TrafficConfig, UploadConfig, WatchConfig
+from understudy.config.operation import (
+    NotifyConfig, RegisterConfig, ServeConfig, TrafficConfig, UploadConfig, WatchConfig,
+)
 from understudy.config.values import EXECUTION, Name, Strict
 
 
@@ -54,6 +56,8 @@ class Config(Strict):
     traffic: TrafficConfig = Field(default=TrafficConfig(), json_schema_extra=EXECUTION)
     watch: WatchConfig = Field(default=WatchConfig(), json_schema_extra=EXECUTION)
     upload: UploadConfig = Field(default=UploadConfig(), json_schema_extra=EXECUTION)
+    notify: NotifyConfig | None = Field(default=None, json_schema_extra=EXECUTION)
+    """Who is told what happens; without it, nobody."""
 
     @model_validator(mode="after")
     def _needs_what_it_uses(self) -> Config:
