@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 
-from understudy.cli import bias, exchange, operating, project, rows, serving  # noqa: F401  (each joins its commands)
+from understudy.cli import bias, exchange, operating, project, rows, serving, targets  # noqa: F401  (each joins its commands)
 from understudy.cli.app import app
 from understudy.errors import ConfigError, ResourceError, UnderstudyError
 

@@ -80,12 +80,21 @@ def plan(
     bind: Annotated[bool, typer.Option("--bind", help="Bind a new run and write its plan; print the path.")] = False,
     values: Annotated[bool, typer.Option("--values", help="Print every setting with where it came from.")] = False,
     as_of: AsOf = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Write the plan, and a file for each step, into this folder.")
+    ] = None,
     allow_secrets: AllowSecrets = False,
 ) -> None:
     """Show what `run` would do, and what is done already."""
     from understudy.planning import describe, settings
 
     project = open_project(allow_secrets)
+    if to is not None:
+        built = project.preview(as_of=as_of)
+        built.save(to / "plan.json")
+        built.save_steps(to / "steps")
+        typer.echo(str(to / "plan.json"))
+        return
     if bind:
         with project.locked():
             run, _, _ = project.open_run(new=True, control=None, as_of=as_of)
@@ -219,6 +228,7 @@ def step(
     name: Annotated[str, typer.Argument(help="The step's name in the plan.")],
     plan_file: Annotated[Path, typer.Option("--plan", help="A plan that `understudy plan --bind` wrote.")],
     store: Annotated[Path | None, typer.Option(help="Folder of the store; the project's own when left out.")] = None,
+    by_name: Annotated[bool, typer.Option("--by-name", help="STORE keeps one output a step, at STORE/NAME.")] = False,
 ) -> None:
     """Run one step of a plan: the atom that every orchestrator calls."""
     import understudy.stages  # noqa: F401
@@ -231,7 +241,8 @@ def step(
     loaded = Plan.load(plan_file)
     wanted = loaded.step(name)
     with RunWatcher() as watcher:
-        runner = Runner(project.root, Store(store) if store else project.store, plan_file.parent / "journal", watcher)
+        place = Store(store, by_name=by_name) if store else project.store
+        runner = Runner(project.root, place, plan_file.parent / "journal", watcher)
         watcher.started(wanted, loaded.steps.index(wanted), len(loaded.steps))
         outcome = runner.run_step(wanted)
         watcher.finished(wanted, outcome.artifact, outcome.seconds, outcome.state)

@@ -13,7 +13,7 @@ VERSION = 1
 EXECUTION: JsonDict = {"execution": True}
 """Marks a setting that says how a step is carried out, not what it makes: no part of a fingerprint."""
 
-OWN_FOLDERS = ("store", "runs", "cache", "registry", "traffic")
+OWN_FOLDERS = ("store", "runs", "cache", "registry", "traffic", "plan", "work")
 """What a project writes itself; no glob reaches into it."""
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]

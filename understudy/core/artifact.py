@@ -146,13 +146,17 @@ def write_synced(path: Path, text: str) -> None:
 
 
 class Store:
-    """Where artifacts live: `<root>/<step name>/<fingerprint>/`. The store, not the plan, chooses addresses."""
+    """Where artifacts live: `<root>/<step name>/<fingerprint>/`. The store, not the plan, chooses addresses.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    A store `by_name` holds one artifact a step at `<root>/<step name>/`, the last one, for targets that version it
+    themselves.
+    """
+
+    def __init__(self, root: Path, *, by_name: bool = False) -> None:
+        self.root, self.by_name = root, by_name
 
     def address(self, name: str, fingerprint: str) -> Path:
-        return self.root / name / fingerprint[:16]
+        return self.root / name if self.by_name else self.root / name / fingerprint[:16]
 
     def find(self, name: str, fingerprint: str) -> Artifact | None:
         """The committed artifact, verified against its manifest; None when there is none.
@@ -161,6 +165,8 @@ class Store:
         """
         path = self.address(name, fingerprint)
         if not (path / MANIFEST).is_file():
+            return None
+        if self.by_name and read_sealed(path / MANIFEST).get("fingerprint") != fingerprint:
             return None
         return self.open(path)
 
@@ -242,6 +248,10 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists() and not (final / MANIFEST).is_file():
             shutil.rmtree(final)
+        if final.exists() and self.by_name and read_sealed(final / MANIFEST)["fingerprint"] != manifest["fingerprint"]:
+            old = self.stage_directory(manifest["name"], "replaced")
+            os.rename(final, old)
+            shutil.rmtree(old)
         if final.exists():  # another process committed the same fingerprint first: its copy stands
             shutil.rmtree(staged)
         else:
@@ -256,7 +266,7 @@ class Store:
 
     def all(self) -> Iterator[Path]:
         """Every committed directory; what is still staged in a dot folder is none."""
-        for manifest in sorted(self.root.glob(f"[!.]*/*/{MANIFEST}")):
+        for manifest in sorted(self.root.glob(f"[!.]*/{MANIFEST}" if self.by_name else f"[!.]*/*/{MANIFEST}")):
             yield manifest.parent
 
     def sweep(self) -> None:

@@ -107,6 +107,15 @@ class Plan:
     def save(self, path: Path) -> None:
         write_synced(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False))
 
+    def save_steps(self, folder: Path) -> None:
+        """Write each step to a file of its own, which changes only when the step does; files of other steps go."""
+        rows = {f"{step.name}.json": _step_json(step) for step in self.steps if step.stage != "adopt"}
+        for name, row in rows.items():
+            write_synced(folder / name, json.dumps(row, indent=1, ensure_ascii=False))
+        for path in folder.glob("*.json"):
+            if path.name not in rows:
+                path.unlink()
+
     @classmethod
     def load(cls, path: Path, *, stale: bool = False) -> Plan:
         """Read a plan file. Raises ConfigError when it is no plan, newer, or not what this release would plan.

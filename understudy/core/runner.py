@@ -74,8 +74,9 @@ class Runner:
             return self._attempts(step, inputs)
 
     def find(self, step: Step) -> Artifact | None:
-        if step.address:
-            return self.store.open(self.store.root / step.address)
+        if step.address:  # a release of the project's own, whatever store this plan writes to
+            own = self.store.root if (self.store.root / step.address).is_dir() else self.project / "store"
+            return Store(own).open(own / step.address)
         return self.store.find(step.name, step.fingerprint)
 
     def _outcome(self, step: Step, artifact: Artifact, state: str) -> Outcome:
