@@ -12,7 +12,12 @@ from understudy.config.data import CleanConfig, DedupeConfig, SourceConfig, Spli
 from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import (
-    NotifyConfig, RegisterConfig, ServeConfig, TrafficConfig, UploadConfig, WatchConfig,
+    NotifyConfig,
+    RegisterConfig,
+    ServeConfig,
+    TrafficConfig,
+    UploadConfig,
+    WatchConfig,
 )
 from understudy.config.values import EXECUTION, Name, Strict
 
