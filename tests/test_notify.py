@@ -215,3 +215,37 @@ def test_without_recipients_notify_says_what_to_add(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path / "task")
     assert "add `notify" in one_line(understudy("notify", "-C", str(folder)), "NOTIFY_UNSET", 2)
     assert os.environ.get("NOTIFY_URL") is None
+
+
+def test_the_bias_report_comes_with_a_picture_a_difference_and_marks_flagged_ones(
+    server: Server, tmp_path: Path
+) -> None:
+    cell = {"measure": "sentiment", "bucket": "teaching style", "a": "women", "b": "men", "low": -0.2, "high": 0.1}
+    report = {
+        "cells": [
+            {**cell, "effect": -0.05, "flagged": False},
+            {**cell, "b": "nobody", "effect": -0.9, "flagged": True},
+        ],
+        "rules": {"alpha": 0.05},
+        "proposal": {"command": "understudy run --mitigate"},
+    }
+    box = Outbox(tmp_path)
+    box.put(say.bias(ABOUT, report), [server.address])
+    assert box.send().sent == 1
+    (mail,) = server.box.mails
+    assert mail["Subject"] == "advisor: bias report, 1 of 2 differences between groups flagged"
+    html = parts(mail, "text/html")[0].get_payload(decode=True).decode()  # type: ignore[union-attr]
+    assert html.count("cid:bias-") == 2 == len(parts(mail, "image/png"))
+    assert html.count("flagged</td>") == 1 and "understudy run --mitigate" in html
+
+
+def test_an_alert_of_the_watch_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from understudy.announce import alert
+    from understudy.project import Project
+
+    folder = make_tiny(tmp_path / "task")
+    config = folder / "understudy.yaml"
+    config.write_text(config.read_text() + 'notify: {to: ["${env:NOTIFY_URL}"], events: [alert]}\n')
+    monkeypatch.setenv("NOTIFY_URL", server.address)
+    alert(Project(folder), "drift: p = 0.0001", {"queries": 200, "median": 0.7})
+    assert [str(m["Subject"]) for m in server.box.mails] == ["tiny-task: drift: p = 0.0001"]

@@ -5,18 +5,19 @@ What cannot be sent waits in `runs/outbox` and never fails or holds up a run bey
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from understudy.config import NotifyConfig
-from understudy.core.artifact import Artifact, Checkpoint, Dataset, Verdict
+from understudy.core.artifact import Artifact, BiasReport, Checkpoint, Dataset, Verdict
 from understudy.core.journal import events
 from understudy.core.runner import Watcher
 from understudy.core.stage import Step
 from understudy.notify import Delivery, Message, Outbox
 from understudy.notify import messages as say
 from understudy.project import Project, Run
+from understudy.summary import bias_of, verdict_of
 
 DATA = ("Corpus", "Dataset", "HeldSet")
 
@@ -49,8 +50,6 @@ class Announcer:
             return
         found = [a for a in self.project.artifacts(self.run) if isinstance(a, Verdict)]
         if found and "results" in self.config.events:
-            from understudy.summary import verdict_of
-
             self._tell(say.results(self._about(), verdict_of(found), self._metrics(), version))
 
     def failed(self, line: str) -> None:
@@ -66,6 +65,8 @@ class Announcer:
             return say.data_ready(self._about(), self._data_stages())
         if isinstance(artifact, Checkpoint) and step.stage == "train" and "training" in self.config.events:
             return say.training_done(self._about(), step.name, seconds, artifact.facts)
+        if isinstance(artifact, BiasReport) and "bias" in self.config.events:
+            return say.bias(self._about(), bias_of([artifact]) or {})
         return None
 
     def _data_stages(self) -> Sequence[dict[str, Any]]:
@@ -88,6 +89,16 @@ class Announcer:
         assert self.config is not None
         self.outbox.put(message, self.config.to)
         self.last = self.outbox.send()
+
+
+def alert(project: Project, what: str, figures: Mapping[str, Any]) -> None:
+    """Tell of a finding of the watch; without `notify`, or with no server there, nothing else happens."""
+    config = project.config.notify
+    if config and "alert" in config.events:
+        folder = config.link or str((project.root / "runs" / "alerts.jsonl").resolve())
+        outbox = Outbox(project.root / "runs" / "outbox")
+        outbox.put(say.alert(say.About(project.config.name, "watch", folder), what, figures), config.to)
+        outbox.send()
 
 
 def _spoken(event: dict[str, Any]) -> str:

@@ -18,11 +18,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.announce import alert as tell_people
 from understudy.core.artifact import MANIFEST, read_sealed
 from understudy.core.journal import now
 from understudy.core.records import Example, read_examples
 from understudy.core.stage import Step
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, UnderstudyError
 from understudy.monitor.watch import DRIFT, ERRORS, FAILOVER, Alert, Finding, State, judge, share
 from understudy.project import Project
 from understudy.traffic import Distance, TrafficLog, reading
@@ -138,6 +139,10 @@ def check(project: Project, tell: Callable[[str], None]) -> list[Alert]:
         tell(("ALARM  " if found.kind in state.alarms else "ok     ") + found.says)
     for alert in alerts:
         _keep(project, alert, respond(project, alert, tell))
+        try:
+            tell_people(project, alert.says, alert.figures)
+        except UnderstudyError as e:  # an unset variable of a recipient's address stops no watch
+            tell(e.line())
     state.save(file)
     return alerts
 
@@ -196,7 +201,7 @@ def respond(project: Project, alert: Alert, tell: Callable[[str], None]) -> dict
 
 
 def _keep(project: Project, alert: Alert, actions: dict[str, int]) -> None:
-    """One line in `runs/alerts.jsonl`; messages to people join here."""
+    """One line in `runs/alerts.jsonl`."""
     row = {"at": now(), "kind": alert.kind, "change": alert.change, "says": alert.says, "figures": alert.figures}
     if actions:
         row["actions"] = actions

@@ -84,6 +84,27 @@ def results(about: About, verdict: Row, metrics: Sequence[str], version: int | N
     )
 
 
+def bias(about: About, report: Row) -> Message:
+    """`report` is bias.json: differences between groups with their intervals, flags, the proposed mitigation."""
+    from understudy.notify import pictures
+
+    cells = report["cells"]
+    flagged = sum(bool(c["flagged"]) for c in cells)
+    found = [{**c, "value": c["effect"]} for c in cells]
+    rows = [
+        {
+            "name": f"{c['measure']}, {c['bucket']}: {c['a']} \N{MINUS SIGN} {c['b']}",
+            "cell": c,
+            "picture": f"bias-{i}.png",
+        }
+        for i, c in enumerate(cells)
+    ]
+    headline = f"{flagged} of {len(cells)} differences between groups flagged"
+    drawn = {r["picture"]: png for r, png in zip(rows, pictures.intervals(found, zero=True), strict=True)}
+    subject = f"{about.project}: bias report, {headline}"
+    return _message("bias", subject, "bias.html", about, drawn, headline=headline, rows=rows, report=report)
+
+
 def failure(about: About, step: str, error: str, log: Sequence[str]) -> Message:
     """`error` is the line a person saw; `log` the end of the journal, newest last."""
     subject = f"{about.project}: {about.run} failed" + (f" in {step}" if step else "")
