@@ -9,9 +9,10 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-kills bench-leaks bench-acceptability docs lock-stages clean
+.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-kills bench-leaks bench-acceptability docs lock-stages clean
 
 DEMO ?= demo
+HOROSCOPE ?= demo-horoscope
 DATA ?= ../shared/data
 TEST_ARGS ?=
 TORCH_BACKEND ?= cpu
@@ -80,6 +81,14 @@ demo: setup  ## run the whole loop on the example in ./demo and print its result
 	  rm -rf "$(DEMO).partial"; cp -R examples/course-advisor "$(DEMO).partial"; mv "$(DEMO).partial" "$(DEMO)"; fi; \
 	if [ ! -d "$(DEMO)/data" ]; then "$(PY)" "$(DEMO)/generate.py"; fi
 	$(UNDERSTUDY) run -C "$(DEMO)"
+
+demo-horoscope: setup  ## collect, train and judge daily forecasts in Russian in ./$(HOROSCOPE), from two made-up sites
+	@set -euo pipefail; \
+	if [ ! -e "$(HOROSCOPE)" ]; then \
+	  rm -rf "$(HOROSCOPE).partial"; cp -R examples/horoscope "$(HOROSCOPE).partial"; mv "$(HOROSCOPE).partial" "$(HOROSCOPE)"; fi; \
+	"$(PY)" "$(HOROSCOPE)/site.py" & site=$$!; \
+	trap 'kill $$site 2>/dev/null || true' EXIT; sleep 1; \
+	$(UNDERSTUDY) run -C "$(HOROSCOPE)"
 
 test: setup  ## the whole test suite
 	"$(PY)" -m pytest -m "not services" $(TEST_ARGS)

@@ -62,9 +62,12 @@ def _refuse_metrics(cfg: Config) -> None:
 
     chosen = [scorers.about(name) for name in cfg.score.scorers]
     if cfg.prompts:  # requests have no reference answer, no facts and no context
-        measured = [scorer.name for scorer in chosen if not scorer.needs]
+        bounded = cfg.prompts.min_answer_chars or cfg.prompts.max_answer_chars
+        given = {"answer_chars"} if bounded else set()
+        measured = [scorer.name for scorer in chosen if given.issuperset(scorer.needs)]
     else:
-        measured = [scorer.name for scorer in chosen] + ["loss"] + (list(JUDGED) if cfg.judge else [])
+        own = [scorer.name for scorer in chosen if "answer_chars" not in scorer.needs]
+        measured = [*own, "loss", *(JUDGED if cfg.judge else [])]
     for name in cfg.gate.floors:
         if name not in measured:
             fix = f"one of: {', '.join(measured)}"

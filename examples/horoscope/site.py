@@ -23,6 +23,7 @@ MONTHS = (
     *("января", "февраля", "марта", "апреля", "мая", "июня"),
     *("июля", "августа", "сентября", "октября", "ноября", "декабря"),
 )
+REWORDED = (("вас ждёт", "вас ожидает"), ("сегодня", "в этот день"), ("лучше", "полезно"), ("приятное", "новое"))
 ROBOTS = "User-agent: *\nDisallow: /private/\n"
 NOT_WRITTEN = "<html><head><title>Страница не найдена</title></head><body><p>Страница не найдена</p></body></html>"
 
@@ -53,8 +54,11 @@ def day_page(day: date) -> str:
 
 def sign_page(sign: Sign, day: date) -> str:
     """One sign on one day; every eighth text is the other site's with a word or two changed."""
-    copied = chance("copy", sign.slug, day).random() < 0.12
-    text = forecast("day", sign, day).replace("сегодня", "в этот день") if copied else forecast("sign", sign, day)
+    text = forecast("sign", sign, day)
+    if chance("copy", sign.slug, day).random() < 0.12:
+        text = forecast("day", sign, day)
+        for word, other in REWORDED:
+            text = text.replace(word, other, 1)
     when = f"{day.day} {MONTHS[day.month - 1]} {day.year}"
     return (
         f'<html><head><meta http-equiv="Content-Type" content="text/html; charset=windows-1251"></head><body>'

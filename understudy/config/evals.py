@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from understudy.config.values import EXECUTION, Count, Grade, Name, Rate, Strict
+from understudy.config.values import EXECUTION, Count, Grade, Name, Positive, Rate, Strict
 
 
 class PromptsConfig(Strict):
@@ -22,6 +22,10 @@ class PromptsConfig(Strict):
     """Placeholder whose value is the request's category in tables."""
     date_format: str = "%Y-%m-%d"
     """How `{date}` is written (strftime)."""
+    min_answer_chars: Count = 0
+    """Shortest answer that is wanted; `within_length` measures it."""
+    max_answer_chars: Positive | None = None
+    """Longest answer that is wanted."""
     dev_days: Annotated[int, Field(ge=1, le=366)] = 2
     """With `{date}`: dev asks for `as_of` and the days before it, so many in all."""
     held_days: Annotated[int, Field(ge=1, le=366)] = 2

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from understudy.config import PromptsStep
 from understudy.core.records import Example, Ledger, digest, write_jsonl
@@ -53,5 +53,9 @@ def days(cfg: PromptsStep, split: Split) -> list[date]:
 
 def _request(cfg: PromptsStep, values: dict[str, str]) -> Example:
     text = cfg.template.format_map(values)
-    meta = {"values": values} | ({"category": values[cfg.category]} if cfg.category else {})
+    meta: dict[str, Any] = {"values": values}
+    if cfg.category:
+        meta["category"] = values[cfg.category]
+    if cfg.min_answer_chars or cfg.max_answer_chars:
+        meta["answer_chars"] = [cfg.min_answer_chars, cfg.max_answer_chars]
     return Example(digest(text, 16), [{"role": "user", "content": text}], meta)

@@ -68,6 +68,7 @@ METRICS = {
     "diversity": Metric("Diversity", "1 - mean similarity to every other answer"),
     "distinct1": Metric("Distinct words", "different words per word of all answers"),
     "distinct2": Metric("Distinct pairs", "different pairs of words per pair of all answers"),
+    "within_length": Metric("Within length", "share of answers as long as the request wants"),
     "length": Metric("Length", "words of an answer", 1.0, "", 1, 0.0, None, difference="words"),
     "loss": Metric(
         "Loss", "nats per token of the reference; lower is better", 1.0, "", 3, 0.0, None, "lower", "nats per token"

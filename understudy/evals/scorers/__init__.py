@@ -16,13 +16,14 @@ from understudy.evals.scorers.overlap import BLEU, CHRF, ROUGE1, ROUGE2, ROUGEL
 from understudy.evals.scorers.refusal import REFUSAL
 from understudy.evals.scorers.sentiment import NOT_NEGATIVE, SENTIMENT
 from understudy.evals.scorers.short import EXACT, F1, NUMBER
-from understudy.evals.scorers.variety import DISTINCT1, DISTINCT2, DIVERSITY, LENGTH
+from understudy.evals.scorers.variety import DISTINCT1, DISTINCT2, DIVERSITY, LENGTH, WITHIN_LENGTH
 
 __all__ = ["Card", "Measure", "Score", "Scorer", "SetScorer", "TextScorer", "about", "get", "names", "references"]
 
 _EACH: tuple[Scorer, ...] = (
     EXACT, F1, NUMBER, BLEU, CHRF, ROUGE1, ROUGE2, ROUGEL, EXACT_FACTS, RELEVANCE, COMPLETENESS, FAITHFULNESS,
     ACCEPTABILITY, SENTIMENT, NOT_NEGATIVE, REFUSAL, LENGTH,
+    WITHIN_LENGTH,
 )  # fmt: skip
 _SETS = (DIVERSITY, DISTINCT1, DISTINCT2)
 _SCORERS: dict[str, Scorer | SetScorer] = {s.name: s for s in _EACH} | {s.name: s for s in _SETS}

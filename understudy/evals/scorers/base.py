@@ -119,6 +119,7 @@ def missing(example: Example, needs: Sequence[str]) -> str | None:
         "reference": bool(references(example)),
         "facts": bool(example.meta.get("facts")),
         "context": bool(context(example)),
+        "answer_chars": bool(example.meta.get("answer_chars")),
     }
     return next((n for n in needs if not have.get(n, False)), None)
 

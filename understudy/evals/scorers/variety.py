@@ -74,6 +74,13 @@ def _length(example: Example, answer: str) -> Score:
     return Score(float(count), f"{count} words, {len(answer)} characters")
 
 
+def _within_length(example: Example, answer: str) -> Score:
+    low, high = example.meta["answer_chars"]
+    count = len(answer)
+    fits = low <= count and (high is None or count <= high)
+    return Score(float(fits), f"{count} characters; wanted are {low} to {high if high is not None else 'any'}")
+
+
 def _distinct_card(n: int) -> Card:
     return Card(
         f"distinct-{n}: different runs of {n} word{'s' if n > 1 else ''} among all answers of the setting, per run.",
@@ -110,4 +117,16 @@ LENGTH = TextScorer(
     _length,
     needs=(),
     unit="words",
+)
+WITHIN_LENGTH = TextScorer(
+    "within_length",
+    "rate",
+    Card(
+        "Share of answers whose characters are within the bounds that the request states (prompts.min_answer_chars, "
+        "prompts.max_answer_chars).",
+        "Counted by hand (tests/test_soft_scorers.py).",
+        "Says nothing of what stands in the answer: read it beside acceptability.",
+    ),
+    _within_length,
+    needs=("answer_chars",),
 )
