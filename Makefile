@@ -82,7 +82,7 @@ demo: setup  ## run the whole loop on the example in ./demo and print its result
 	if [ ! -d "$(DEMO)/data" ]; then "$(PY)" "$(DEMO)/generate.py"; fi
 	$(UNDERSTUDY) run -C "$(DEMO)"
 
-demo-horoscope: setup  ## collect, train and judge daily forecasts in Russian in ./$(HOROSCOPE), from two made-up sites
+demo-horoscope: setup  ## collect, train and judge daily forecasts in Russian in ./demo-horoscope
 	@set -euo pipefail; \
 	if [ ! -e "$(HOROSCOPE)" ]; then \
 	  rm -rf "$(HOROSCOPE).partial"; cp -R examples/horoscope "$(HOROSCOPE).partial"; mv "$(HOROSCOPE).partial" "$(HOROSCOPE)"; fi; \

@@ -45,7 +45,7 @@ def step(**values: Any) -> PromptsStep:
 
 
 def test_dev_and_held_ask_about_different_days_on_both_sides_of_the_run(tmp_path: Path) -> None:
-    cfg = step(category="sign", dev_days=3, held_days=2, date_format="%d.%m.%Y")
+    cfg = step(category="sign", dev_days=3, held_days=2, date_format="%d.%m.%Y", max_answer_chars=500)
     assert [d.isoformat() for d in days(cfg, "dev")] == ["2026-02-25", "2026-02-26", "2026-02-27"]
     assert [d.isoformat() for d in days(cfg, "held")] == ["2026-02-28", "2026-03-01"]
     for split, count in (("dev", 9), ("held", 6)):
@@ -54,7 +54,7 @@ def test_dev_and_held_ask_about_different_days_on_both_sides_of_the_run(tmp_path
         assert ledger.rows_out == len(rows) == count and ledger.balanced
         assert Counter(r.meta["category"] for r in rows) == dict.fromkeys(SIGNS, count // 3)
         assert all(r.answer is None and len(r.messages) == 1 for r in rows)
-    assert rows[0].messages[0]["content"] == "For Овен on 28.02.2026"
+    assert rows[0].messages[0]["content"] == "For Овен on 28.02.2026" and rows[0].meta["answer_chars"] == [0, 500]
 
 
 def test_requests_without_a_day_are_divided_and_never_shared() -> None:

@@ -197,3 +197,15 @@ def test_forms_of_a_word_share_a_stem(one: str, other: str) -> None:
 
 def test_stop_words_carry_no_content() -> None:
     assert content("And what is it for you? Это то, что у вас есть.") == []
+
+
+def test_within_length_counts_characters_between_the_bounds_of_the_request() -> None:
+    from understudy.core.records import Example
+    from understudy.evals.scorers.base import missing
+
+    scorer = scorers.get("within_length")
+    bounded = Example("a", [{"role": "user", "content": "q"}], {"answer_chars": [3, 5]})
+    assert [scorer(bounded, "ё" * n).value for n in (2, 3, 5, 6)] == [0.0, 1.0, 1.0, 0.0]
+    open_ended = Example("b", bounded.messages, {"answer_chars": [3, None]})
+    assert scorer(open_ended, "x" * 999).value == 1.0
+    assert missing(Example("c", bounded.messages), scorer.needs) == "answer_chars"
