@@ -200,9 +200,6 @@ def test_stop_words_carry_no_content() -> None:
 
 
 def test_within_length_counts_characters_between_the_bounds_of_the_request() -> None:
-    from understudy.core.records import Example
-    from understudy.evals.scorers.base import missing
-
     scorer = scorers.get("within_length")
     bounded = Example("a", [{"role": "user", "content": "q"}], {"answer_chars": [3, 5]})
     assert [scorer(bounded, "ё" * n).value for n in (2, 3, 5, 6)] == [0.0, 1.0, 1.0, 0.0]
