@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from thread import TINY, make_tiny, one_line, understudy
 
+from understudy.config import OWN_FOLDERS
 from understudy.core.artifact import Release, Store
 
 
@@ -106,12 +107,8 @@ def test_init_keeps_what_git_ignores_already(tmp_path: Path) -> None:
     (target / ".gitignore").write_text("secret.txt\nruns/\n*.tmp")
     assert understudy("init", str(target)).returncode == 0
     lines = (target / ".gitignore").read_text().splitlines()
-    assert lines[:3] == ["secret.txt", "runs/", "*.tmp"] and sorted(lines[3:]) == [
-        "cache/",
-        "registry/",
-        "store/",
-        "traffic/",
-    ]
+    added = {f"{name}/" for name in OWN_FOLDERS} - {"runs/"}
+    assert lines[:3] == ["secret.txt", "runs/", "*.tmp"] and set(lines[3:]) == added and len(lines) == 3 + len(added)
 
 
 def test_without_arguments_the_help_is_shown() -> None:
