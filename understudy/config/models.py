@@ -58,7 +58,8 @@ class BaseConfig(Strict):
     """The model that is fine-tuned."""
 
     path: str = "tiny"
-    """`tiny` (the shipped fixture) or a folder with a transformers model, relative to the project."""
+    """`tiny` (the shipped fixture, English), `tiny-ru` (Russian) or a folder with a transformers model, relative to the
+    project."""
     digest: str = ""
     """Bound by the run: digest of the model's files."""
 

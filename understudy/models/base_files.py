@@ -9,6 +9,7 @@ from pathlib import Path
 from understudy.config import BaseConfig
 from understudy.core.records import digest, sha256_file
 from understudy.errors import ConfigError, DataError, IntegrityError
+from understudy.models.tiny import BASES
 
 _KEEP = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
 _NEEDED = ("config.json", "tokenizer.json")
@@ -16,13 +17,13 @@ _NEEDED = ("config.json", "tokenizer.json")
 
 def locate(path: str, project: Path) -> Path:
     """Folder of the base that the configuration names. Raises ConfigError when it is no model folder."""
-    if path == "tiny":
-        from understudy.models.tiny import BASE_DIR
-
-        return BASE_DIR
+    if path in BASES:
+        return BASES[path]
     folder = project / path
     if not folder.is_dir():
-        raise ConfigError("BASE_NOT_FOUND", path, "no such model folder", "give `tiny` or a folder with config.json")
+        raise ConfigError(
+            "BASE_NOT_FOUND", path, "no such model folder", "give `tiny`, `tiny-ru` or a folder with config.json"
+        )
     for name in _NEEDED:
         if not (folder / name).is_file():
             raise ConfigError("BASE_INCOMPLETE", path, f"has no {name}", "export the model with save_pretrained")

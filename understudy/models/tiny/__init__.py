@@ -1,11 +1,13 @@
-"""The tiny base model that ships in the package: a fixture, not a product.
+"""The tiny base models that ship in the package: fixtures, not products.
 
-`BASE_DIR` holds the exported model and tokenizer; `pretrain.py` makes them anew from text that `text.py` writes.
-Importing this package loads neither torch nor transformers.
+`BASES` maps what `base.path` may say to the folder with the exported model and tokenizer; `pretrain.py` makes them anew
+from text that `text.py` (English) and `russian/` write. Importing this package loads neither torch nor transformers.
 """
 
 from pathlib import Path
 
-BASE_DIR: Path = Path(__file__).resolve().parent / "base"
+_HERE = Path(__file__).resolve().parent
+BASES: dict[str, Path] = {"tiny": _HERE / "base", "tiny-ru": _HERE / "base-ru"}
+BASE_DIR: Path = BASES["tiny"]
 
-__all__ = ["BASE_DIR"]
+__all__ = ["BASES", "BASE_DIR"]

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from understudy.models.tiny.names import Names
-from understudy.models.tiny.text import Row, training_row
+from understudy.models.tiny.languages import LANGUAGES
+from understudy.models.tiny.rows import Row
 from understudy.models.tiny.tokenizer import END, POSITIONS, START
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def rectangles(encoded: list[tuple[list[int], list[bool]]], budget: int, rng: ra
         yield Batch(token_ids, loss_mask, sum(len(ids) for ids, _ in group))
 
 
-def produce(tokenizer_file: str, seed: int, queue: Any, level: Any, budget: Any) -> None:
+def produce(tokenizer_file: str, language: str, seed: int, queue: Any, level: Any, budget: Any) -> None:
     """Body of the producer process: fills `queue` for ever; the trainer moves the shared `level` and `budget`."""
     import os
 
@@ -99,8 +99,9 @@ def produce(tokenizer_file: str, seed: int, queue: Any, level: Any, budget: Any)
 
     tokenizer = Tokenizer.from_file(tokenizer_file)
     rng = random.Random(seed)
-    names = Names(rng)
+    writer = LANGUAGES[language]
+    names = writer.names(rng)
     while True:
-        rows = [training_row(names, level.value) for _ in range(POOL_ROWS)]
+        rows = [writer.training_row(names, level.value) for _ in range(POOL_ROWS)]
         for batch in rectangles(encode(tokenizer, rows), int(budget.value), rng):
             queue.put(batch)

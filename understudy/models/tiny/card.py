@@ -27,36 +27,130 @@ def _row(name: str, one: dict[str, Any]) -> str:
     return f"| {name} | {one['exact']} | {one['n']} | {one['share']} | {one['low']} to {one['high']}{value} |"
 
 
+# The lines break where the published cards break them.
+_WORDS = {
+    "en": {
+        "title": "understudy tiny base",
+        "does": """in English sentences of the kind it was
+trained on. It knows nothing about the world. It exists so that fine-tuning on a CPU means something within a minute;
+any other base replaces it by its path or hub id.""",
+        "text": """Only text written by `understudy/models/tiny/text.py` (seeded): no third-party text, no personal \
+data. Names are made of
+random syllables and pieces of words. Words and numbers of the evaluation are held out of training by their \
+checksum.""",
+        "option": "",
+    },
+    "ru": {
+        "title": "understudy tiny base, Russian",
+        "does": """and writes short free texts, in
+Russian sentences of the kind it was trained on. It knows nothing about the world, and its free texts are grammatical
+rather than sensible. It exists so that fine-tuning on a CPU means something within a minute or two. In a configuration:
+`base.path: tiny-ru`.""",
+        "text": """Only text written by `understudy/models/tiny/russian/` (seeded): word lists, declension tables and
+sentence templates made for this project; no third-party text, no personal data. Names are made of random syllables and
+pieces of words and stand in the nominative. Words and numbers of the questions, and prompts of the free texts, that
+measure are held out of training by their checksum.""",
+        "option": "--language ru ",
+    },
+}
+
+
 def write(figures: dict[str, Any]) -> str:
     """The card as Markdown."""
     recipe = figures["recipe"]
+    code = recipe.get("language", "en")
+    say = _WORDS[code]
     return f"""---
 license: apache-2.0
-language: en
+language: {code}
 library_name: transformers
 pipeline_tag: text-generation
 ---
-# understudy tiny base
+# {say["title"]}
 
-**A fixture, not a product.** It answers short questions from a short context, in English sentences of the kind it was
-trained on. It knows nothing about the world. It exists so that fine-tuning on a CPU means something within a minute;
-any other base replaces it by its path or hub id.
+**A fixture, not a product.** It answers short questions from a short context, {say["does"]}
 
 Architecture: Qwen2, {figures["parameters"]} parameters, tied embeddings, byte-level BPE of {recipe["vocab_size"]}
 tokens, {POSITIONS} positions, float16. Template: ChatML, no default system prompt.
 
 ## Data
 
-Only text written by `understudy/models/tiny/text.py` (seeded): no third-party text, no personal data. Names are made of
-random syllables and pieces of words. Words and numbers of the evaluation are held out of training by their checksum.
+{say["text"]}
 
 {_training(figures)}
 {_measured(figures)}
+{_prose(figures["prose"]) if "prose" in figures else ""}{_vocabularies(figures) if "vocabularies" in figures else ""}\
 ## Made by
 
-`python -m understudy.models.tiny.pretrain --minutes {round(figures["minutes"])} --out DIR --seed {recipe["seed"]}`
+{_commands(figures, say["option"])}
 (the time given, not the step count, ends the run: another machine gets another model).
 """
+
+
+def _commands(figures: dict[str, Any], option: str) -> str:
+    recipe = figures["recipe"]
+    parts = figures.get("parts", [figures["minutes"]])
+    command = "`python -m understudy.models.tiny.pretrain {}--minutes {} --out DIR --seed {}{}`"
+    starts = ["", *(f" --start-at {recipe.get('start_at', 0)}" for _ in parts[1:])]
+    lines = [
+        command.format(option, round(minutes), recipe["seed"], start)
+        for minutes, start in zip(parts, starts, strict=True)
+    ]
+    return "\nand then\n".join(lines)
+
+
+def _prose(prose: dict[str, Any]) -> str:
+    model, writer = prose["model"], prose["writer"]
+    rows = "\n".join(
+        f"| {name} | {one['share']} | {one['low']} to {one['high']} | {writer[name]['share']} |"
+        for name, one in model.items()
+        if isinstance(one, dict)
+    )
+    samples = "\n\n".join(f"> {one['prompt']}\n\n{one['text']}" for one in prose["samples"])
+    return f"""## Free texts
+
+{prose["n"]} texts at temperature 0.8, top_p 0.95 on prompts that training cannot hold, beside what the writer of the
+training text itself makes of these prompts; {prose["training_texts"]} training texts were searched for common runs of
+words.
+
+| share of texts (of words: real words) | model | interval | writer |
+|---|---|---|---|
+{rows}
+
+Distinct-2 {model["distinct_2"]} (writer {writer["distinct_2"]}); longest run of words shared with a training text,
+median over texts: {model["median_longest_run_words"]} (writer {writer["median_longest_run_words"]}; runs under 8 count
+as 0).
+"Real" means a word form that the writer can make, or a word of the prompt.
+
+{samples}
+
+"""
+
+
+def _vocabularies(figures: dict[str, Any]) -> str:
+    found = figures["vocabularies"]
+    code = figures["recipe"]["language"]
+    rows = "\n".join(
+        f"| shared, {size} tokens | {cost['en']} ({_more(cost['en'], found['own']['en'])}) "
+        f"| {cost[code]} ({_more(cost[code], found['own'][code])}) |"
+        for size, cost in found["joint"].items()
+    )
+    sizes = found["own_size"]
+    return f"""## Why a base of its own
+
+Tokens for 1000 characters of unseen text. Every token more is time and memory in training and in answers, and a shared
+base would divide the minutes of one pretraining between two languages; the English base stays as it was measured.
+
+| vocabulary | English | {code} |
+|---|---|---|
+| own ({sizes["en"]} and {sizes[code]} tokens) | {found["own"]["en"]} | {found["own"][code]} |
+{rows}
+
+"""
+
+
+def _more(cost: float, own: float) -> str:
+    return f"{100 * (cost / own - 1):+.0f} %"
 
 
 def _training(figures: dict[str, Any]) -> str:

@@ -5,22 +5,15 @@ The model is read back from its files in float32, so that the export's rounding 
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
 
-from understudy.models.tiny.text import KINDS, Row, evaluation_rows, shots_rows
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    if not count:
-        return 0.0, 1.0
-    z, share = 1.959964, hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+from understudy.models.tiny import fluency
+from understudy.models.tiny.intervals import share
+from understudy.models.tiny.languages import Language
+from understudy.models.tiny.rows import Row
+from understudy.models.tiny.tokenizer import load as load_tokenizer
 
 
 def load(directory: Path) -> tuple[Any, Any]:
@@ -53,41 +46,36 @@ def answers(model: Any, tokenizer: Any, rows: list[Row], batch_size: int = 64) -
     return found
 
 
-def _share(hits: int, count: int) -> dict[str, Any]:
-    low, high = wilson(hits, count)
-    return {"exact": hits, "n": count, "share": round(hits / count, 4), "low": round(low, 4), "high": round(high, 4)}
-
-
-def per_kind(model: Any, tokenizer: Any, seed: int, count: int) -> dict[str, dict[str, Any]]:
+def per_kind(model: Any, tokenizer: Any, language: Language, seed: int, count: int) -> dict[str, dict[str, Any]]:
     """Share of full sentences that are exactly right, per question kind and over all."""
     results: dict[str, dict[str, Any]] = {}
-    for kind in KINDS:
-        rows = evaluation_rows(seed, kind, count)
+    for kind in language.kinds:
+        rows = language.evaluation_rows(seed, kind, count)
         found = answers(model, tokenizer, rows)
-        results[kind] = _share(sum(a == row.messages[-1]["content"] for a, row in zip(found, rows, strict=True)), count)
-    results["all"] = _share(sum(one["exact"] for one in results.values()), count * len(KINDS))
+        results[kind] = share(sum(a == row.messages[-1]["content"] for a, row in zip(found, rows, strict=True)), count)
+    results["all"] = share(sum(one["exact"] for one in results.values()), count * len(language.kinds))
     return results
 
 
 def few_shot(
-    model: Any, tokenizer: Any, seed: int, count: int, shots: tuple[int, ...] = (0, 1, 2, 4)
+    model: Any, tokenizer: Any, language: Language, seed: int, count: int, shots: tuple[int, ...] = (0, 1, 2, 4)
 ) -> dict[str, Any]:
     """Answers in a made-up format after k examples: exact, and holding the right value in whatever words."""
     results: dict[str, Any] = {}
     for k in shots:
-        rows = shots_rows(seed, k, count)
+        rows = language.shots_rows(seed, k, count)
         found = answers(model, tokenizer, rows, batch_size=16)
         exact = sum(a == row.messages[-1]["content"] for a, row in zip(found, rows, strict=True))
         right = sum(all(value in a for value in row.values) for a, row in zip(found, rows, strict=True))
-        results[f"k={k}"] = _share(exact, count) | {"value_right": round(right / count, 4)}
+        results[f"k={k}"] = share(exact, count) | {"value_right": round(right / count, 4)}
     return results
 
 
-def speed(model: Any, tokenizer: Any, seed: int, batch_size: int = 32) -> float:
+def speed(model: Any, tokenizer: Any, language: Language, seed: int, batch_size: int = 32) -> float:
     """Generated tokens per second of one batch, 48 tokens each, prompts included in the time."""
     import torch
 
-    rows = evaluation_rows(seed, "who", batch_size)
+    rows = language.evaluation_rows(seed, "who", batch_size)
     prompts = [
         tokenizer.apply_chat_template(row.messages[:-1], add_generation_prompt=True, tokenize=False) for row in rows
     ]
@@ -99,11 +87,15 @@ def speed(model: Any, tokenizer: Any, seed: int, batch_size: int = 32) -> float:
     return round(batch_size * 48 / (time.perf_counter() - start), 1)
 
 
-def measure(directory: Path, seed: int = 20_000, count: int = 200) -> dict[str, Any]:
-    """All figures of one exported base."""
+def measure(directory: Path, language: Language, seed: int = 20_000, count: int = 200) -> dict[str, Any]:
+    """All figures of one exported base; free texts where the language has them."""
     model, tokenizer = load(directory)
-    return {
-        "kinds": per_kind(model, tokenizer, seed, count),
-        "few_shot": few_shot(model, tokenizer, seed, count),
-        "generation_tokens_per_s_batch_32": speed(model, tokenizer, seed),
+    figures = {
+        "kinds": per_kind(model, tokenizer, language, seed, count),
+        "few_shot": few_shot(model, tokenizer, language, seed, count),
+        "generation_tokens_per_s_batch_32": speed(model, tokenizer, language, seed),
     }
+    if language.prose_rows:
+        figures["prose"] = fluency.measure(model, tokenizer, language, seed, count)
+        figures["vocabularies"] = fluency.vocabularies(language, load_tokenizer(directory))
+    return figures

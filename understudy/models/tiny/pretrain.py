@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import json
 import math
 import multiprocessing
@@ -19,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from understudy.models.tiny import batches, card, measure, muon, tokenizer
-from understudy.models.tiny.text import training_rows
+from understudy.models.tiny.languages import LANGUAGES
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that shapes the base, apart from the time given."""
 
+    language: str = "en"
     seed: int = 0
     vocab_size: int = 1024
     hidden_size: int = 128
@@ -55,10 +55,12 @@ class Recipe:
     workers: int = 2
     export_every_s: float = 240.0
     measured_rows_per_kind: int = 200
+    start_at: float = 0.0
+    """Share of the schedule that is left out; above 0, training goes on with the base that lies in the folder."""
 
 
-def build_model(recipe: Recipe, tokens: Any) -> Any:
-    """A Qwen2 with tied embeddings that starts with a rough copying circuit."""
+def build_model(recipe: Recipe, tokens: Any, out: Path) -> Any:
+    """A Qwen2 with tied embeddings: a rough copying circuit, or the base in `out` if the recipe goes on with it."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -79,8 +81,11 @@ def build_model(recipe: Recipe, tokens: Any) -> Any:
         pad_token_id=0,
     )
     model = Qwen2ForCausalLM(config)
-    pieces = [index for text, index in tokens.get_vocab().items() if text.isascii() and text.isalpha()]
-    copy_circuit(model, recipe, sorted(pieces))
+    copy_circuit(model, recipe, tokenizer.name_pieces(tokens))
+    if recipe.start_at:
+        from safetensors.torch import load_file
+
+        model.load_state_dict(load_file(out / "model.safetensors"), strict=False)  # the tied output is not stored
     return model
 
 
@@ -215,7 +220,7 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
     torch.set_num_threads(1)
     device = "cuda" if on_gpu else "cpu"
     tokens = Tokenizer.from_file(str(out / "tokenizer.json"))
-    model = build_model(recipe, tokens).to(device).train()
+    model = build_model(recipe, tokens, out).to(device).train()
     weights = list(model.parameters())
     sizes = [weight.numel() for weight in weights]
     optimizer = muon.Muon(model, recipe.weight_decay)
@@ -224,7 +229,8 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
     context = multiprocessing.get_context("spawn")
     queue = context.Queue(maxsize=48)
     level, budget = context.Value("d", 0.0), context.Value("d", float(recipe.first_batch_tokens))
-    files = (str(out / "tokenizer.json"), recipe.seed + 1 + 1000 * worker)
+    text_seed = recipe.seed + 1 + 1000 * worker + round(100_000 * recipe.start_at)  # no row a second time
+    files = (str(out / "tokenizer.json"), recipe.language, text_seed)
     writer = context.Process(target=batches.produce, args=(*files, queue, level, budget), daemon=True)
     writer.start()
     start = exported = shown = time.monotonic()
@@ -234,7 +240,9 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
     step, progress = 0, 0.0
     try:
         while progress < 1.0:
-            rate, level.value, tokens_per_step = schedule(recipe, step, progress)
+            rate, level.value, tokens_per_step = schedule(
+                recipe, step, recipe.start_at + (1 - recipe.start_at) * progress
+            )
             budget.value = tokens_per_step / recipe.workers
             batch = queue.get(timeout=600)
             token_ids = torch.from_numpy(batch.token_ids).to(device).long()  # (batch, seq) int64
@@ -297,7 +305,7 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
 def train_all(recipe: Recipe, tokens: Any, minutes: float, out: Path) -> dict[str, Any]:
     """Runs the workers, worker 0 in this process; returns its figures."""
     context = multiprocessing.get_context("spawn")
-    size = sum(weight.numel() for weight in build_model(recipe, tokens).parameters()) + 6
+    size = sum(weight.numel() for weight in build_model(recipe, tokens, out).parameters()) + 6
     exchange = Exchange(context, recipe.workers, size)
     others = [
         context.Process(target=train, args=(recipe, minutes, out, exchange, worker))
@@ -321,29 +329,63 @@ def run(recipe: Recipe, minutes: float, out: Path) -> dict[str, Any]:
     import transformers
 
     out.mkdir(parents=True, exist_ok=True)
-    rows = itertools.islice(training_rows(recipe.seed + 2, 0.8), recipe.tokenizer_rows)
-    tokens = tokenizer.train((message["content"] for row in rows for message in row.messages), recipe.vocab_size)
-    tokenizer.save(tokens, out)
-    figures = train_all(recipe, tokens, minutes, out)
-    print("exported; measuring from the files", flush=True)
+    language = LANGUAGES[recipe.language]
+    if recipe.start_at:
+        tokens = tokenizer.load(out)
+        earlier = json.loads((out / "training.json").read_text())
+    else:
+        words = language.tokenizer_text(recipe.seed + 2, recipe.tokenizer_rows)
+        tokens = tokenizer.train(words, recipe.vocab_size, language.letters_first)
+        tokenizer.save(tokens, out)
+        earlier = {}
+    figures = added(earlier, train_all(recipe, tokens, minutes, out))
     figures |= {"recipe": asdict(recipe), "machine": card.machine(recipe.workers)}
     figures |= {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
-    figures |= measure.measure(out, count=recipe.measured_rows_per_kind)
+    (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return measured(out)
+
+
+def added(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a training that went on: sums, one curve, and the minutes of each part."""
+    if not earlier:
+        return later
+    total = {key: later[key] + earlier[key] for key in ("optimizer_steps", "rows", "tokens", "supervised_tokens")}
+    minutes = round(later["minutes"] + earlier["minutes"], 2)
+    went_on = [
+        point
+        | {"minutes": round(point["minutes"] + earlier["minutes"], 2), "tokens": point["tokens"] + earlier["tokens"]}
+        for point in later["curve"]
+    ]
+    parts = [*earlier.get("parts", [earlier["minutes"]]), later["minutes"]]
+    speed = {"tokens_per_s": round(total["tokens"] / (60 * minutes))}
+    return later | total | speed | {"minutes": minutes, "curve": earlier["curve"] + went_on, "parts": parts}
+
+
+def measured(out: Path) -> dict[str, Any]:
+    """Measures an exported base from its files and writes its card; returns the figures of `training.json`."""
+    print("exported; measuring from the files", flush=True)
+    figures: dict[str, Any] = json.loads((out / "training.json").read_text())
+    language = LANGUAGES[figures["recipe"].get("language", "en")]
+    figures |= measure.measure(out, language, count=figures["recipe"]["measured_rows_per_kind"])
     (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
     (out / "README.md").write_text(card.write(figures))
     return figures
 
 
 def main() -> None:
-    """Command line; every field of `Recipe` is an option."""
-    parser = argparse.ArgumentParser(description="Pretrain the tiny base model.")
+    """Command line; every field of `Recipe` is an option, and `--minutes 0` only measures what was exported."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--language", choices=sorted(LANGUAGES), default="en")
+    language = LANGUAGES[first.parse_known_args()[0].language]
+    parser = argparse.ArgumentParser(description="Pretrain the tiny base model.", parents=[first])
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--out", type=Path, required=True)
-    for name, value in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    for name, value in asdict(Recipe(language=language.code, vocab_size=language.vocab_size)).items():
+        if name != "language":
+            parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = vars(parser.parse_args())
     minutes, out = options.pop("minutes"), options.pop("out")
-    figures = run(Recipe(**options), minutes, out)
+    figures = run(Recipe(**options), minutes, out) if minutes else measured(out)
     print(card.write(figures))
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from understudy.models.tiny.names import DAYS, OPINIONS, Names
+from understudy.models.tiny.rows import Row, message
 
 KINDS = ("who", "when", "where", "count", "price", "list", "opinion", "two", "abstract")
 _LAYOUTS = ("{c}\n\nQuestion: {q}",) * 6 + (
@@ -56,16 +57,6 @@ DOMAINS = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """One chat; assistant turns before number `supervise_from` carry no loss (their wording cannot be known)."""
-
-    kind: str
-    messages: list[dict[str, str]]
-    supervise_from: int = 0
-    values: tuple[str, ...] = field(default=())  # what the last answer must hold
-
-
-@dataclass(frozen=True)
 class Thing:
     name: str
     day: str
@@ -96,10 +87,6 @@ class Ask:
     answer: str
     entity: str
     values: tuple[str, ...]
-
-
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
 
 
 def made_up(names: Names) -> Domain:
@@ -286,14 +273,14 @@ def question_row(names: Names, level: float, turns: int = 1, kind: str = "", dom
     """A scene and a question; further turns ask more about the same scene."""
     rng = names.rng
     scene, first = _must_ask(names, level, kind, domain)
-    messages = [_message("user", rng.choice(_LAYOUTS).format(c=scene.text, q=first.question))]
-    messages.append(_message("assistant", first.answer))
+    messages = [message("user", rng.choice(_LAYOUTS).format(c=scene.text, q=first.question))]
+    messages.append(message("assistant", first.answer))
     asked = {first.question}
     for _ in range(turns - 1):
         more = ask(names, scene)
         if more and more.question not in asked:
             asked.add(more.question)
-            messages += [_message("user", more.question), _message("assistant", more.answer)]
+            messages += [message("user", more.question), message("assistant", more.answer)]
     return Row(first.kind, messages, values=first.values)
 
 
@@ -320,7 +307,7 @@ def shots_row(names: Names, level: float, turns: int, unusual: bool) -> Row:
     for _ in range(turns):
         scene, last = _must_ask(names, level * 0.5, kind, domain)
         answer = frame.format(e=last.entity, v=" and ".join(last.values)) if unusual else last.answer
-        messages += [_message("user", layout.format(c=scene.text, q=last.question)), _message("assistant", answer)]
+        messages += [message("user", layout.format(c=scene.text, q=last.question)), message("assistant", answer)]
     assert last is not None  # turns >= 1
     return Row("shots", messages, supervise_from=1 if unusual else 0, values=last.values)
 
@@ -342,7 +329,7 @@ def repeat_row(names: Names, level: float) -> Row:
     """Text that the answer repeats."""
     text = _some_words(names) if names.rng.random() < 0.5 else write_scene(names, level).text
     prompt = f"Repeat the text.\n\n{text}" if names.rng.random() < 0.7 else f"{text}\n\nRepeat the text."
-    return Row("repeat", [_message("user", prompt), _message("assistant", text)])
+    return Row("repeat", [message("user", prompt), message("assistant", text)])
 
 
 def lookup_row(names: Names, level: float) -> Row:
@@ -355,7 +342,7 @@ def lookup_row(names: Names, level: float) -> Row:
     messages: list[dict[str, str]] = []
     for key in rng.sample(keys, rng.randint(1, len(keys))):
         user = f"{key}?" if messages else f"{context}\n\n{key}?"
-        messages += [_message("user", user), _message("assistant", f"{key}: {pairs[key]}")]
+        messages += [message("user", user), message("assistant", f"{key}: {pairs[key]}")]
     return Row("lookup", messages)
 
 
@@ -363,7 +350,7 @@ def listing_row(names: Names, level: float) -> Row:
     """Names the things of a scene, one a line."""
     scene = write_scene(names, level)
     answer = "\n".join(f"- {t.name}" for t in scene.things)
-    return Row("listing", [_message("user", f"{scene.text}\n\nList the names."), _message("assistant", answer)])
+    return Row("listing", [message("user", f"{scene.text}\n\nList the names."), message("assistant", answer)])
 
 
 def training_row(names: Names, level: float) -> Row:
