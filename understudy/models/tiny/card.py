@@ -91,7 +91,8 @@ def _commands(figures: dict[str, Any], option: str) -> str:
     recipe = figures["recipe"]
     parts = figures.get("parts", [figures["minutes"]])
     command = "`python -m understudy.models.tiny.pretrain {}--minutes {} --out DIR --seed {}{}`"
-    starts = ["", *(f" --start-at {recipe.get('start_at', 0)}" for _ in parts[1:])]
+    went_on = f" --start-at {recipe.get('start_at')}" + (f" --steps {recipe['steps']}" if recipe.get("steps") else "")
+    starts = ["", *(went_on for _ in parts[1:])]
     lines = [
         command.format(option, round(minutes), recipe["seed"], start)
         for minutes, start in zip(parts, starts, strict=True)

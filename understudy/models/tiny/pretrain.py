@@ -55,6 +55,9 @@ class Recipe:
     workers: int = 2
     export_every_s: float = 240.0
     measured_rows_per_kind: int = 200
+    steps: int = 0
+    """Optimizer steps that end the run instead of the time, for a machine that others use too: on one, the time passed
+    and the learning rate fell for 11 minutes in which 21 steps were made."""
     start_at: float = 0.0
     """Share of the schedule that is left out; above 0, training goes on with the base that lies in the folder."""
 
@@ -248,7 +251,7 @@ def train(recipe: Recipe, minutes: float, out: Path, exchange: Any, worker: int)
             token_ids = torch.from_numpy(batch.token_ids).to(device).long()  # (batch, seq) int64
             loss, hits, count = batch_loss(model, token_ids, torch.from_numpy(batch.loss_mask).to(device))
             loss.backward()
-            used = (time.monotonic() - start) / (minutes * 60)
+            used = (step + 1) / recipe.steps if recipe.steps else (time.monotonic() - start) / (minutes * 60)
             extra = torch.tensor([used, loss.item(), hits, count, batch.tokens, len(batch.token_ids)])  # (6,) float32
             mine = torch.cat([weight.grad.flatten().cpu() for weight in weights] + [extra])
             total = exchange.total(step, worker, mine)
@@ -342,7 +345,7 @@ def run(recipe: Recipe, minutes: float, out: Path) -> dict[str, Any]:
     figures |= {"recipe": asdict(recipe), "machine": card.machine(recipe.workers)}
     figures |= {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
     (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
-    return measured(out)
+    return measured(out, recipe.measured_rows_per_kind)
 
 
 def added(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
@@ -361,12 +364,13 @@ def added(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     return later | total | speed | {"minutes": minutes, "curve": earlier["curve"] + went_on, "parts": parts}
 
 
-def measured(out: Path) -> dict[str, Any]:
+def measured(out: Path, rows_per_kind: int) -> dict[str, Any]:
     """Measures an exported base from its files and writes its card; returns the figures of `training.json`."""
     print("exported; measuring from the files", flush=True)
     figures: dict[str, Any] = json.loads((out / "training.json").read_text())
     language = LANGUAGES[figures["recipe"].get("language", "en")]
-    figures |= measure.measure(out, language, count=figures["recipe"]["measured_rows_per_kind"])
+    figures["recipe"]["measured_rows_per_kind"] = rows_per_kind
+    figures |= measure.measure(out, language, count=rows_per_kind)
     (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
     (out / "README.md").write_text(card.write(figures))
     return figures
@@ -385,7 +389,8 @@ def main() -> None:
             parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = vars(parser.parse_args())
     minutes, out = options.pop("minutes"), options.pop("out")
-    figures = run(Recipe(**options), minutes, out) if minutes else measured(out)
+    recipe = Recipe(**options)
+    figures = run(recipe, minutes, out) if minutes else measured(out, recipe.measured_rows_per_kind)
     print(card.write(figures))
 
 

@@ -7,6 +7,7 @@ questions (`questions.py`). Importing this loads only the standard library.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from understudy.models.tiny.names import is_held
 from understudy.models.tiny.rows import Row, message
@@ -74,7 +75,7 @@ def training_row(names: RussianNames, level: float) -> Row:
     """One row of the mixture: mostly copying at level 0, free texts and questions at level 1."""
     rng = names.rng
     draw = rng.random()
-    shares = (
+    shares: tuple[tuple[float, Callable[[], Row]], ...] = (
         (0.15 + 0.25 * level, lambda: prose_row(names)),
         (0.4 - 0.36 * level, lambda: repeat_row(names, level)),
         (0.2 - 0.17 * level, lambda: lookup_row(names, level)),

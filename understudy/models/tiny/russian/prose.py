@@ -231,9 +231,9 @@ def _text(pen: _Pen, genre: Genre) -> str:
     rng = pen.rng
     target = rng.randint(290, 500)
     opening = [sentence(pen, str(rng.choice(genre.openers)))]
-    for value, templates in (("date", _DATED), ("name", _NAMED)):
+    for value, greetings in (("date", _DATED), ("name", _NAMED)):
         if value in pen.values:
-            opening.insert(0, sentence(pen, rng.choice(templates)))
+            opening.insert(0, sentence(pen, rng.choice(greetings)))
     closing = sentence(pen, rng.choice(_lines(CLOSERS[genre.key]))) if rng.random() < 0.8 else ""
     body: list[str] = []
     templates = [line for pool in dict.fromkeys(genre.bodies) for line in _lines(SENTENCES[pool])]
@@ -247,36 +247,38 @@ def _text(pen: _Pen, genre: Genre) -> str:
     return " ".join([*opening, *body, closing] if closing else [*opening, *body])
 
 
-def write(rng: random.Random, name: Callable[[], str], wanted: Callable[[str], bool]) -> tuple[str, str, str]:
-    """A prompt for which `wanted` holds, a text for it, and the stem of its topic; `name` makes up a name.
+def _prompt(pen: _Pen, genre: Genre, name: Callable[[], str]) -> str:
+    """A request for a text of the genre on a topic that is drawn here, at times with a date, a name and a length."""
+    rng = pen.rng
+    pen.topic = rng.choice(genre.topics)
+    noun, adjective = _draw(pen, pen.topic)
+    pen.bound["0"] = (noun, adjective if rng.random() < 0.8 else "")
+    extra = ""
+    if rng.random() < 0.25:
+        pen.values["date"] = f"{rng.randint(1, 28)} {rng.choice(MONTHS)}"
+        extra += rng.choice((". Дата: {}", " на {}", ", {}")).format(pen.values["date"])
+    if rng.random() < 0.15:
+        pen.values["name"] = name()
+        extra += rng.choice((". Для кого: {}", ". Имя: {}", ", имя: {}")).format(pen.values["name"])
+    if rng.random() < 0.15:
+        extra += rng.choice((". Длина: до 500 знаков", ". Объём: 300-500 знаков", ". Коротко, 300-500 символов"))
+    about = _fill(pen, genre.about)
+    shape = rng.choice([shape for shape in _PROMPTS if not extra or "{extra}" in shape])
+    return inflection.euphony(shape.format(called=genre.called, about=about, topic=_fill(pen, "{0.n}"), extra=extra))
 
-    The prompt gives genre and topic, and sometimes a date, a name and a length.
-    """
+
+def write(rng: random.Random, name: Callable[[], str], wanted: Callable[[str], bool]) -> tuple[str, str, str]:
+    """A prompt for which `wanted` holds, a text for it, and the stem of its topic; `name` makes up a name."""
     while True:
         genre = rng.choice(GENRES)
         pen = _Pen(rng, rng.random() < 0.5, {})
-        pen.topic = rng.choice(genre.topics)
-        noun, adjective = _draw(pen, pen.topic)
-        pen.bound["0"] = (noun, adjective if rng.random() < 0.8 else "")
-        extra = ""
-        if rng.random() < 0.25:
-            pen.values["date"] = f"{rng.randint(1, 28)} {rng.choice(MONTHS)}"
-            extra += rng.choice((". Дата: {}", " на {}", ", {}")).format(pen.values["date"])
-        if rng.random() < 0.15:
-            pen.values["name"] = name()
-            extra += rng.choice((". Для кого: {}", ". Имя: {}", ", имя: {}")).format(pen.values["name"])
-        if rng.random() < 0.15:
-            extra += rng.choice((". Длина: до 500 знаков", ". Объём: 300-500 знаков", ". Коротко, 300-500 символов"))
-        about = _fill(pen, genre.about)
-        shape = rng.choice([shape for shape in _PROMPTS if not extra or "{extra}" in shape])
-        prompt = inflection.euphony(
-            shape.format(called=genre.called, about=about, topic=_fill(pen, "{0.n}"), extra=extra)
-        )
+        prompt = _prompt(pen, genre, name)
         if not wanted(prompt):
             continue
+        stem = os.path.commonprefix(list(pen.bound["0"][0].singular.values()))
         text = _text(pen, genre)
         if SHORTEST <= len(text) <= LONGEST:
-            return prompt, text, os.path.commonprefix(list(noun.singular.values()))
+            return prompt, text, stem
 
 
 @functools.cache
