@@ -139,8 +139,10 @@ def _vocabularies(figures: dict[str, Any]) -> str:
     sizes = found["own_size"]
     return f"""## Why a base of its own
 
-Tokens for 1000 characters of unseen text. Every token more is time and memory in training and in answers, and a shared
-base would divide the minutes of one pretraining between two languages; the English base stays as it was measured.
+Tokens for 1000 characters of unseen text, with a vocabulary of each language's own and with one for both. Every token
+more is time and memory in training and in answers; every entry more is work at each token that is written. A shared
+base would also divide the minutes of one pretraining between two languages, and no figure of the English base would
+hold any more: it stays as it was measured.
 
 | vocabulary | English | {code} |
 |---|---|---|
