@@ -229,6 +229,7 @@ def at_least(measure: str, count: int) -> float:
     return share - 3 * (share * (1 - share) / count) ** 0.5
 
 
+@pytest.mark.slow
 def test_free_texts_are_russian_letters_of_the_asked_length(free_texts: list[tuple[str, str, str]]) -> None:
     for _, _, text in free_texts:
         assert "\ufffd" not in text  # no token cut a letter in two
@@ -237,6 +238,7 @@ def test_free_texts_are_russian_letters_of_the_asked_length(free_texts: list[tup
     assert fitting / len(free_texts) >= at_least("250 to 550 characters", len(free_texts))
 
 
+@pytest.mark.slow
 def test_free_texts_are_about_the_prompt_and_differ(free_texts: list[tuple[str, str, str]]) -> None:
     on_topic = sum(topic in text.lower() for _, topic, text in free_texts)
     assert on_topic / len(free_texts) >= at_least("names its topic", len(free_texts))
