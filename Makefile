@@ -69,6 +69,12 @@ $(VENV)/.installed-services: $(VENV)/.installed
 	@set -euo pipefail; \
 	links=$${PIP_FIND_LINKS:-$$("$(PY)" -m pip config get global.find-links 2>/dev/null || true)}; \
 	echo "installing what test-services needs"; \
+	if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && ! command -v initdb >/dev/null; then \
+	  as_root=; if [ "$$(id -u)" != 0 ]; then as_root="sudo -n"; fi; \
+	  if ! command -v apt-get >/dev/null; then \
+	    echo "error: no PostgreSQL found, and no apt-get to install it with; install postgresql" >&2; exit 2; fi; \
+	  $$as_root apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq --no-install-recommends postgresql >/dev/null; fi; \
 	if [ -z "$${NO_UV:-}" ] && uv --version >/dev/null 2>&1; then \
 	  export UV_COMPILE_BYTECODE=1; if [ "$$links" ]; then export UV_FIND_LINKS=$${UV_FIND_LINKS:-$$(echo $$links | tr ' ' ',')}; fi; \
 	  uv pip install --quiet --python "$(PY)" --editable '.[local,dev,services]' --constraint constraints.txt; \
