@@ -125,15 +125,16 @@ def test_an_unknown_column_is_named_with_the_nearest(tmp_path: Path) -> None:
 
 
 MEASURE = """
-import sys
+import sys, tracemalloc
 import pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
 from understudy.config import SourceConfig
 from understudy.data.files import LocalFile
 from understudy.data.formats import read_file
 path = Path(sys.argv[1])
+tracemalloc.start()
 rows = sum(1 for _ in read_file(LocalFile("a", path), SourceConfig(path="a.parquet"), {}, ["t"]))
-print(rows, pa.default_memory_pool().max_memory())
+print(rows, tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_memory())
 """
 
 
@@ -145,4 +146,4 @@ def test_one_row_group_of_55_mb_is_read_in_bounded_memory(tmp_path: Path) -> Non
     del batch
     done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
     rows, peak = map(int, done.stdout.split())
-    assert rows == 10_000 and peak < 25e6
+    assert rows == 10_000 and peak < 40e6
