@@ -228,3 +228,11 @@ def test_locale_and_hash_seed_do_not_change_a_digest(project: Path, tmp_path: Pa
         printed.add(last.stdout)
         shutil.rmtree(store)
     assert len(printed) == 1
+
+
+def test_the_list_of_commands_fits_80_columns_in_the_order_of_use() -> None:
+    from understudy.cli.app import ORDER
+
+    lines = understudy("--help", COLUMNS="80").stdout.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in lines] == list(ORDER)
+    assert all(len(line) <= 80 and not line.endswith("...") for line in lines)

@@ -6,8 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+ORDER = (
+    *("init", "check", "plan", "run", "show", "runs", "explain", "ledger", "blame", "bias", "track", "notify"),
+    *("upload", "export", "serve", "traffic", "watch", "harvest", "gc", "step", "schema", "simulate"),
+)
+"""Commands as a person meets them."""
+
+
+class InOrder(TyperGroup):
+    """Lists commands in ORDER; one that is not named there comes last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
 
 app = typer.Typer(
+    cls=InOrder,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

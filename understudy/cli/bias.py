@@ -22,7 +22,7 @@ def bias(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what the last run's bias experiment found, or test a model on sentence pairs."""
+    """Show what the bias experiment found, or test sentence pairs."""
     project = open_project()
     value = _pairs(project, pairs, model) if pairs else _last(project)
     if as_json:

@@ -14,7 +14,7 @@ def upload(
     run_id: RunId = None,
     to: Annotated[str | None, typer.Option(help="Instead of upload.to: s3://bucket/prefix or a folder.")] = None,
 ) -> None:
-    """Write a run's prepared data, with a manifest, to an object store or folder."""
+    """Write a run's prepared data to an object store or folder."""
     project = open_project()
     done = project.upload(project.run(run_id), to)
     for file in done.files:

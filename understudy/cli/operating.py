@@ -15,7 +15,7 @@ def traffic(
     since: Annotated[str, typer.Option(help="Only the last 30m, 24h or 7d; everything when left out.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Print the service level: who answered, failovers, errors, latencies, ratings."""
+    """Print who answered, failovers, errors, latencies, ratings."""
     from understudy import upkeep
     from understudy.monitor.service_level import lines
 
@@ -57,7 +57,7 @@ def watch(
         bool, typer.Option("--once", help="One look, for a scheduler; exit 0 also when it alarms.")
     ] = False,
 ) -> None:
-    """Look at drift, failovers and errors of the served model, now and at every interval."""
+    """Look at drift, failovers and errors, once or at intervals."""
     from understudy import upkeep
     from understudy.core.lease import hold
     from understudy.errors import UnderstudyError

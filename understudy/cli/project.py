@@ -43,7 +43,7 @@ def _ignore(file: Path) -> None:
 
 @app.command()
 def check(allow_secrets: AllowSecrets = False) -> None:
-    """Read understudy.yaml and look for its files, variables and packages; nothing runs."""
+    """Look for everything a run needs; nothing runs."""
     from understudy.preflight import outlook, warnings
 
     project = open_project(allow_secrets)
@@ -198,7 +198,7 @@ def _mirror(project: Any, run: Any) -> None:
 
 @app.command()
 def track(run_id: RunId = None) -> None:
-    """Write a run to MLflow again: settings, averages, texts, report. `run` does it at its end."""
+    """Write a run to MLflow again; `run` does it at its end."""
     project = open_project()
     with project.locked():
         mirrored = project.mirror(project.run(run_id))
@@ -230,7 +230,7 @@ def step(
     store: Annotated[Path | None, typer.Option(help="Folder of the store; the project's own when left out.")] = None,
     by_name: Annotated[bool, typer.Option("--by-name", help="STORE keeps one output a step, at STORE/NAME.")] = False,
 ) -> None:
-    """Run one step of a plan: the atom that every orchestrator calls."""
+    """Run one step of a plan; every orchestrator calls this."""
     import understudy.stages  # noqa: F401
     from understudy.core.artifact import Release, Store
     from understudy.core.plan import Plan
@@ -279,7 +279,7 @@ def runs(as_json: Json = False) -> None:
 
 @app.command()
 def show(run_id: RunId = None, as_json: Json = False) -> None:
-    """Print a run's results: rounds on dev, held comparison with intervals, verdict, report."""
+    """Print a run's results: rounds, comparison, verdict, report."""
     from understudy.terminal import print_summary
 
     project = open_project()
@@ -292,7 +292,7 @@ def show(run_id: RunId = None, as_json: Json = False) -> None:
 
 @app.command()
 def explain(name: Annotated[str, typer.Argument(help="A step of the last run.")]) -> None:
-    """Say what a step is, what it was given, what it made and where that lies."""
+    """Say what a step is, was given and made, and where that lies."""
     from understudy.planning import explain_step
 
     for line in explain_step(open_project(), name):
@@ -303,7 +303,7 @@ def explain(name: Annotated[str, typer.Argument(help="A step of the last run.")]
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Really remove; without it only say what would go.")] = False,
 ) -> None:
-    """Remove artifacts that no kept run and no registered version needs."""
+    """Remove artifacts that no kept run and no version needs."""
     from understudy.planning import collect_garbage
 
     project = open_project()

@@ -22,7 +22,7 @@ def ledger(
     run_id: Run = None,
     as_json: Json = False,
 ) -> None:
-    """Show where every row went: in, out and rejected at each step, and that the sums agree between them."""
+    """Show where every row went, and that the sums agree."""
     from understudy.ledger import accounts, listing, rejected, table
 
     project = open_project()
@@ -53,7 +53,7 @@ def blame(
     run_id: Run = None,
     as_json: Json = False,
 ) -> None:
-    """Tell a row's way through the run, or the training rows that lie nearest to an answer."""
+    """Tell a row's way, or the training rows nearest to an answer."""
     from understudy import blame as work
 
     if sum(given is not None for given in (row, answer, item)) != 1:

@@ -40,7 +40,7 @@ def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8011,
 ) -> None:
-    """Run the simulated service LLM: teacher, judge and chat over the OpenAI protocol."""
+    """Run the simulated service LLM: teacher, judge and chat."""
     from understudy.models.simulated import run_forever
 
     run_forever(knowledge, host, port, on_ready=lambda url: typer.echo(f"simulated service LLM at {url}", err=True))

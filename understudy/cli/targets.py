@@ -6,13 +6,13 @@ import typer
 
 from understudy.cli.app import AllowSecrets, app, open_project
 
-export = typer.Typer(help="Write the plan as files of an orchestrator; nothing of it needs to be installed.")
+export = typer.Typer(help="Write the plan as files of an orchestrator, without it.")
 app.add_typer(export, name="export")
 
 
 @export.callback()
 def _export() -> None:
-    """Write the plan as files of an orchestrator; nothing of it needs to be installed."""
+    """Write the plan as files of an orchestrator, without it."""
 
 
 @export.command()
