@@ -250,7 +250,7 @@ serve: {policy: service_first, port: 0}
 
 def test_drift_of_a_served_project_is_seen_and_leads_to_harvest_and_run(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "watched"
-    shutil.copytree(project, folder)
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("traffic"))  # others were served before
     with open(folder / "understudy.yaml", "a", encoding="utf-8") as f:
         f.write(WATCHED)
     pairs = [json.loads(line) for line in (folder / "data" / "coverage.jsonl").read_text("utf-8").splitlines()]
