@@ -31,6 +31,10 @@ SHOWN: list[tuple[str, list[list[str]]]] = [
     ("explain", [["explain", "train-2", "-C", "demo"]]),
     ("ledger", [["ledger", "-C", "demo"], ["ledger", "--reason", "DUPLICATE", "-C", "demo"]]),
     ("blame", [["blame", "brochure-003", "-C", "demo"], ["blame", "--answer", "Please go to room B12.", "-C", "demo"]]),
+    ("track", []),
+    ("notify", []),
+    ("upload", []),
+    ("export", []),
     ("gc", [["gc", "-C", "demo"]]),
     ("serve", []),
     ("traffic", []),
@@ -48,6 +52,9 @@ NOTES = {
     "`model` set to `understudy` and any key. Ask as the model was trained: for pairs with a context, the context, an "
     "empty line, `Question: ` and the question. The reply's `model` and the header "
     "`x-understudy-served-by` name the version.",
+    "notify": "Recipients and events: [notifications.md](notifications.md).",
+    "upload": "Where to, in which format: [sources.md](sources.md).",
+    "export": "`understudy export dvc` writes `dvc.yaml`; see [targets.md](targets.md).",
     "traffic": "Reads `traffic/traffic.db`, which `serve` writes; see [traffic.md](traffic.md).",
     "harvest": "Writes `data/harvest/`; two lines of configuration make it a source, see [traffic.md](traffic.md).",
     "watch": "Drift, failovers and errors; see [drift.md](drift.md).",
