@@ -119,3 +119,11 @@ def test_only_the_part_that_is_asked_for_is_read() -> None:
     assert page_text("<article>one</article><p>rest</p>")[1] == "one"
     assert page_text("<article>one</article><article>two</article><p>rest</p>")[1] == "one\n\ntwo\n\nrest"
     assert page_text("") == ("", "")
+
+
+@pytest.mark.parametrize("stray", ["", "</b>", "</unknown-thing>"])
+def test_end_tags_of_nothing_hide_no_depth(stray: str) -> None:
+    from understudy.data.markup import MAX_DEPTH, too_deep
+
+    assert too_deep(f"<div>{stray}" * (MAX_DEPTH + 1))
+    assert not too_deep(f"<div>{stray}</div>" * (MAX_DEPTH * 2)) and not too_deep(f"<div>{stray}" * MAX_DEPTH)

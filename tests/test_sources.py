@@ -328,7 +328,6 @@ ROWS = [(2, "a: 5% off\x07", b"x"), (1, "b", b"y"), (3, None, b"")]
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Path]:
-    pytest.importorskip("sqlalchemy", reason="the [sql] extra is not installed")
     (tmp_path / "data").mkdir()
     connection = sqlite3.connect(tmp_path / "data" / "shop.db")
     connection.execute("CREATE TABLE t (id INTEGER, text TEXT, blob BLOB)")

@@ -34,15 +34,17 @@ BLOCKS = frozenset(
         "tfoot", "thead", "tr",
     }
 )  # fmt: skip
-TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
 FLAT = frozenset(
     {
-        "area", "base", "br", "col", "dd", "dt", "embed", "hr", "img", "input", "li", "link", "meta", "option", "p",
-        "param", "rb", "rp", "rt", "source", "tbody", "td", "tfoot", "th", "thead", "tr", "track", "wbr",
+        "area", "base", "body", "br", "col", "dd", "dt", "embed", "head", "hr", "html", "img", "input", "li", "link",
+        "meta", "option", "p", "param", "rb", "rp", "rt", "source", "tbody", "td", "tfoot", "th", "thead", "tr",
+        "track", "wbr",
     }
 )  # fmt: skip
 """Elements without an end, or whose end may be left out: they do not say how deep a page is."""
 MAX_DEPTH = 1_000
+"""Of open elements. Parsing takes the square of the depth (100,000 took 16 s); browsers stop at 512."""
 CELLS = frozenset(("td", "th"))
 SPACE = re.compile(r"[ \t\r\n\f]+")
 EDGES = re.compile(r"[ \t]*\n[ \t]*")
@@ -93,20 +95,25 @@ def visible_text(node: LexborNode, without: frozenset[str] = frozenset()) -> str
 def _parse(page: str) -> LexborHTMLParser:
     with extra("html"):
         from selectolax.lexbor import LexborHTMLParser
-    if _deep(page):
+    if too_deep(page):
         raise Fault("ROW_DEPTH", f"elements nested deeper than {MAX_DEPTH} levels")
     return LexborHTMLParser(page)
 
 
-def _deep(page: str) -> bool:
-    """Whether elements nest beyond MAX_DEPTH: parsers take quadratic time then (100,000 levels: 15 s)."""
+def too_deep(page: str) -> bool:
+    """Whether elements nest beyond MAX_DEPTH; an end tag of nothing that is open counts for nothing, as in parsers."""
+    opened: dict[str, int] = {}
     depth = 0
-    for match in TAG.finditer(page):
-        if match[2].lower() not in FLAT:
-            depth += -1 if match[1] else 1
-            if depth > MAX_DEPTH:
-                return True
-            depth = max(depth, 0)
+    for tag in TAG.finditer(page):
+        name = tag[2].lower()
+        if name in FLAT:
+            continue
+        step = -1 if tag[1] else 1
+        if step > 0 or opened.get(name, 0):
+            opened[name] = opened.get(name, 0) + step
+            depth += step
+        if depth > MAX_DEPTH:
+            return True
     return False
 
 

@@ -17,6 +17,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from understudy.config import SiteConfig
 from understudy.data.clean import Fault, guess_encoding
+from understudy.data.markup import MAX_DEPTH, too_deep
 from understudy.data.pagestore import Page
 from understudy.errors import ConfigError
 
@@ -24,12 +25,6 @@ BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.
 HEADER_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 TYPES = ("text/html", "application/xhtml+xml", "text/plain", "")
-MAX_DEPTH = 1000
-"""Of open elements. Parsing takes the square of the depth (100,000 took 16 s); browsers stop at 512."""
-TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
-_FLAT = "area base br col embed hr img input link meta param source track wbr p li dt dd td th tr option html head body"
-FLAT = frozenset(_FLAT.split(" "))
-"""Elements without an end tag, or whose end tag may be left out."""
 MOJIBAKE = 0.1
 """Share of the words with letters beyond ASCII that may read like another encoding's."""
 
@@ -97,29 +92,14 @@ def view(page: Page, site: SiteConfig) -> View:
     if kind not in TYPES:
         raise Fault("CONTENT_TYPE", f"the server calls it {kind[:60]!r}, no page")
     text = decode(page, site.charset)
-    _refuse_depth(text)
+    if too_deep(text):
+        raise Fault("PAGE_DEPTH", f"more than {MAX_DEPTH} elements inside each other")
     shown = View(page.url, LexborHTMLParser(text))
     for node in shown.tree.css(f"{', '.join(UNSEEN)}, [hidden], [style]"):
         if node.mem_id not in shown.unseen and _unseen(node):
             shown.hidden_orders |= bool(ORDER.search(node.text(deep=True)))
             shown.unseen |= {inner.mem_id for inner in node.traverse()}
     return shown
-
-
-def _refuse_depth(text: str) -> None:
-    opened: dict[str, int] = {}
-    depth = 0
-    for tag in TAG.finditer(text):
-        name = tag[2].lower()
-        if name in FLAT:
-            continue
-        step = -1 if tag[1] else 1
-        # An end tag of nothing that is open is passed over, here and in the parser.
-        if step > 0 or opened.get(name, 0):
-            opened[name] = opened.get(name, 0) + step
-            depth += step
-        if depth > MAX_DEPTH:
-            raise Fault("PAGE_DEPTH", f"more than {MAX_DEPTH} elements inside each other")
 
 
 def _hides(node: LexborNode) -> bool:
@@ -283,6 +263,4 @@ def text_of(node: LexborNode) -> str:
 
 
 def _unseen(node: LexborNode) -> bool:
-    return (
-        node.tag in ("script", "style", "template", "noscript", "head") or "hidden" in node.attributes or _hides(node)
-    )
+    return node.tag in (*UNSEEN, "head") or "hidden" in node.attributes or _hides(node)

@@ -70,7 +70,9 @@ def reader(rubrics: Sequence[str]) -> Callable[[Any], Grades]:
     def read(value: Any) -> Grades:
         if not isinstance(value, dict):
             raise ValueError("not an object")
-        return Grades({name: _grade(name, value.get(name)) for name in rubrics}, str(value.get("reason", ""))[:500])
+        return Grades(
+            {name: whole_grade(name, value.get(name)) for name in rubrics}, str(value.get("reason", ""))[:500]
+        )
 
     return read
 
@@ -80,7 +82,8 @@ def as_value(grade: int, unit: str) -> float:
     return (grade - 1) / 4 if unit == "share" else float(grade)
 
 
-def _grade(name: str, raw: Any) -> int:
+def whole_grade(name: str, raw: Any) -> int:
+    """A grade from 1 to 5 as a judge wrote it. Raises ValueError for anything else."""
     try:
         number = float(raw) if isinstance(raw, (int, float, str)) and not isinstance(raw, bool) else 0.0
     except ValueError:

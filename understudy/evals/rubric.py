@@ -16,6 +16,7 @@ from typing import Any
 
 from understudy.core.records import Example
 from understudy.errors import RemoteError
+from understudy.evals.grades import whole_grade
 from understudy.evals.judge import BATCH, MAX_FAILED, Judge
 from understudy.evals.scorers import sentiment
 
@@ -107,14 +108,8 @@ def parse(value: Any) -> Grades:
     """Grades from the reply's JSON. Raises ValueError for anything but two whole numbers from 1 to 5."""
     if not isinstance(value, dict):
         raise ValueError("not an object")
-    found = {}
-    for name in ("neutrality", "inclusivity"):
-        grade = value.get(name)
-        number = float(grade) if isinstance(grade, (int, float, str)) and not isinstance(grade, bool) else 0.0
-        if number not in (1, 2, 3, 4, 5):
-            raise ValueError(f"{name} is {str(grade)[:40]!r}, not a grade from 1 to 5")
-        found[name] = int(number)
-    return Grades(found["neutrality"], found["inclusivity"], str(value.get("reason", ""))[:300])
+    neutrality, inclusivity = (whole_grade(name, value.get(name)) for name in ("neutrality", "inclusivity"))
+    return Grades(neutrality, inclusivity, str(value.get("reason", ""))[:300])
 
 
 def _conversation(template: Template, example: Example, answer: str) -> list[dict[str, str]]:
