@@ -120,7 +120,7 @@ def _client(source: SourceConfig, where: str) -> Iterator[Client]:
     endpoint = source.endpoint_url or ""
     known: dict[str, Any] = {"client_options": {"api_endpoint": endpoint}} if endpoint else {}
     if endpoint.startswith("http://"):
-        known["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        known["credentials"] = AnonymousCredentials()
     try:
         client = Client(project=source.project, location=source.location, **known)
     except DefaultCredentialsError as e:
@@ -129,7 +129,7 @@ def _client(source: SourceConfig, where: str) -> Iterator[Client]:
     try:
         yield client
     finally:
-        client.close()  # type: ignore[no-untyped-call]
+        client.close()
 
 
 def _patience(source: SourceConfig) -> dict[str, Any]:
