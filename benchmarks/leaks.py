@@ -19,12 +19,15 @@ from benchmarks import tables
 from benchmarks.project import ROOT, machine, save
 from understudy.config import CollectConfig, SourceConfig, SplitConfig
 from understudy.core.records import Document, Example, Record, read_records
+from understudy.data.assign import RANK, SCORED, assign
 from understudy.data.clean import context_turn
 from understudy.data.decontaminate import Candidate, find_leaks
 from understudy.data.guard import Protected, build
+from understudy.data.outline import group_of, outline
 from understudy.data.sources import collect
-from understudy.data.split import RANK, SCORED, Placed, assign, group_of
 
+Rows = list[tuple[Record, str]]
+"""Records and the splits they are in."""
 SIZES = (3, 4, 5, 8, 13)
 PLANTED = 30
 """Protected examples of each corpus that are shown once in every guise."""
@@ -51,7 +54,14 @@ def pair(own: str, question: str, answer: str, context: str, group: str) -> Exam
     return Example(own, turns, {"context": context, "question": question, "group": group})
 
 
-def advisor() -> list[Placed]:
+def divided(settings: dict[str, int], corpus: list[Record], cover: list[Record] | None) -> Rows:
+    """The rows that are in a split, each with its name, before any leak is looked for."""
+    outlines = [list(map(outline, rows)) if rows is not None else None for rows in (corpus, cover)]
+    placed = assign(SplitConfig.model_validate(settings), outlines[0] or [], outlines[1])
+    return [(r, p.split) for r, p in zip([*corpus, *(cover or [])], placed, strict=True) if not p.reason]
+
+
+def advisor() -> Rows:
     """The course advisor: 200 pages, six rows on each as a perfect teacher would write them, 240 coverage pairs."""
     made, rng = load(ROOT / "examples/course-advisor/generate.py"), random.Random(5)
     people, corpus = made.professors(7), list[Record]()
@@ -64,10 +74,10 @@ def advisor() -> list[Placed]:
             corpus.append(pair(f"row-{i}-{category}", asked, made.ANSWERS[category].format(**slots), text, p.name))
     rows = made.coverage(random.Random(9), people[200:])
     cover: list[Record] = [pair(r["id"], r["question"], r["answer"], r["context"], r["group"]) for r in rows]
-    return assign(SplitConfig.model_validate({"decontaminate": {"enabled": False}}), corpus, cover)
+    return divided({}, corpus, cover)
 
 
-def templated(share: float, documents: int = 400) -> list[Placed]:
+def templated(share: float, documents: int = 400) -> Rows:
     """Texts of 96 words of which `share` stand in all of them, in six stretches; 48 of them have a coverage pair."""
     rng = random.Random(4)
     stock = ["".join(rng.choice("bcdfghklmnprst") + rng.choice("aeiou") for _ in range(3)) for _ in range(5000)]
@@ -83,17 +93,16 @@ def templated(share: float, documents: int = 400) -> list[Placed]:
         pair(f"p{i}", f"What is said {i}th in it?", " ".join(t.split()[:5]), t, f"g{i}")
         for i, t in enumerate(texts[documents:])
     ]
-    settings = {"seed_pairs": 8, "dev_pairs": 8, "decontaminate": {"enabled": False}}
-    return assign(SplitConfig.model_validate(settings), corpus, cover)
+    return divided({"seed_pairs": 8, "dev_pairs": 8}, corpus, cover)
 
 
-def public(source: SourceConfig, data: Path, scratch: Path) -> list[Placed]:
+def public(source: SourceConfig, data: Path, scratch: Path) -> Rows:
     collect(CollectConfig(sources=[source]), data, scratch)
     rows = read_records(scratch / "rows.jsonl")[:1000]
-    return assign(SplitConfig.model_validate({"decontaminate": {"enabled": False}}), rows, None)
+    return divided({}, rows, None)
 
 
-def corpora(data: Path | None, scratch: Path) -> Iterator[tuple[str, list[Placed]]]:
+def corpora(data: Path | None, scratch: Path) -> Iterator[tuple[str, Rows]]:
     yield "course advisor", advisor()
     for share in (0.6, 0.85):
         yield f"{share:.0%} boilerplate", templated(share)
@@ -102,19 +111,16 @@ def corpora(data: Path | None, scratch: Path) -> Iterator[tuple[str, list[Placed
             yield name, public(source, data, scratch / name.replace(" ", "-"))
 
 
-def measure(placed: list[Placed], guises: ModuleType, size: int, share: float) -> dict[str, int]:
+def measure(rows: Rows, guises: ModuleType, size: int, share: float) -> dict[str, int]:
     """Rows and how many of them are taken for leaks; planted leaks and how many are missed."""
-    kept = [p for p in placed if not p.reason]
-    scored = [p.record for p in kept if p.split in SCORED[1:] and isinstance(p.record, Example)]
+    scored = [r for r, split in rows if split in SCORED[1:] and isinstance(r, Example)]
     for e in scored:
         e.meta["url"] = f"example.org/{e.id}"
     guarded = [
-        Protected(p.record, p.split, RANK[p.split], group_of(p.record))
-        for p in kept
-        if p.split in SCORED and isinstance(p.record, Example)
+        Protected(r, split, RANK[split], group_of(r)) for r, split in rows if split in SCORED and isinstance(r, Example)
     ]
     guard = build(guarded, size, share)
-    own = [Candidate(p.record, RANK[p.split], group_of(p.record)) for p in kept if p.split not in ("held", "test")]
+    own = [Candidate(r, RANK[split], group_of(r)) for r, split in rows if split not in SCORED[1:]]
     chosen = random.Random(1).sample(scored, min(PLANTED, len(scored)))
     missed = 0
     for kind in guises.KINDS:

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 from understudy.config import CleanConfig, DedupeConfig, SplitConfig
 from understudy.core.records import Document, Example, Ledger, Record, digest, read_jsonl, read_records, write_jsonl
+from understudy.data import shards
+from understudy.data.assign import assign
 from understudy.data.clean import clean, clean_text
 from understudy.data.dedupe import dedupe
-from understudy.data.split import assign, group_of, hold, split
+from understudy.data.outline import group_of, outline
+from understudy.data.split import hold, split
 from understudy.errors import DataError
 
 NAMES = ("train", "validation", "documents", "seed", "dev")
@@ -191,9 +194,10 @@ def test_uneven_groups_never_straddle_and_come_near_the_target(sizes: list[int],
     cover: list[Record] = [
         example(f"{g}-{i}", group=str(g), category=f"c{(g + i) % 3}") for g, n in enumerate(sizes) for i in range(n)
     ]
-    placed = assign(SplitConfig(seed_pairs=5, dev_pairs=4, seed=seed), [Document("d", "t")], cover)
-    files = {n: [p.record for p in placed if p.split == n] for n in ("seed", "dev", "held")}
-    parts = [groups_in(records) for records in files.values()]
+    outlines = list(map(outline, cover))
+    placed = assign(SplitConfig(seed_pairs=5, dev_pairs=4, seed=seed), [outline(Document("d", "t"))], outlines)
+    files = {n: [p.row for p in placed if p.split == n] for n in ("seed", "dev", "held")}
+    parts = [{row.group for row in rows} for rows in files.values()]
     assert sum(map(len, parts)) == len(set.union(*parts)) == len(sizes)
     assert abs(len(files["seed"]) - 5) <= 3 and abs(len(files["dev"]) - 4) <= 3
 
@@ -227,6 +231,38 @@ def test_a_prompt_that_two_splits_share_stays_in_the_better_protected_one(tmp_pa
         if isinstance(r, Example) and r.messages[0]["content"] == "same prompt"
     }
     assert where == {"held"} and ledger.rejected["prompt_in_coverage"] >= 1
+
+
+@pytest.mark.parametrize("covered", [True, False])
+def test_the_files_are_the_same_for_every_number_of_workers_and_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, covered: bool
+) -> None:
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    texts = [" ".join(f"{word}{i // 2 if i < 20 else i}" for word in words) for i in range(400)]
+    corpus: list[Record] = [Document(f"d{i}", text, {"group": f"g{i}"}) for i, text in enumerate(texts[:300])]
+    corpus += [example(f"e{i}", text, text.upper(), group=f"e{i // 3}") for i, text in enumerate(texts[300:])]
+    cover: list[Record] | None = [example(f"c{i}", texts[i] + " ?", "x", group=f"c{i}") for i in range(60)]
+    seen = set()
+    monkeypatch.setattr(shards, "ALONE_BYTES", 0)
+    for workers, size in ((1, 50 << 20), (2, 5_001)):
+        monkeypatch.setattr(shards, "SHARD_BYTES", size)
+        out = tmp_path / str(workers)
+        out.mkdir()
+        options = {"seed_pairs": 10, "dev_pairs": 10} if covered else {}
+        _, ledger = divided(out, corpus, cover if covered else None, workers=workers, **options)
+        if covered:
+            assert ledger.rejected["LEAK_NGRAM"] >= 40
+        seen.add(digest([(p.name, p.read_text()) for n in ("data", "held") for p in sorted((out / n).iterdir())]))
+    assert len(seen) == 1
+
+
+def test_held_does_not_read_the_corpus_when_there_is_a_coverage_set(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("not JSON\n" * 3)
+    write_jsonl(tmp_path / "coverage.jsonl", pairs(30))
+    cfg = SplitConfig(seed_pairs=20, dev_pairs=20)
+    ledger = hold(cfg, tmp_path / "corpus.jsonl", tmp_path / "coverage.jsonl", tmp_path / "held")
+    assert ledger.balanced and ledger.rejected["corpus"] == 3 and ledger.rows_out == 80
+    assert not (tmp_path / "held" / "passes").exists()
 
 
 def test_without_coverage_the_test_split_is_held(tmp_path: Path) -> None:

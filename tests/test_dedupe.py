@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.duplicates import SHARES, Label, Language, generate, quality
 from understudy.config import DedupeConfig
 from understudy.core.records import Document, Example, Ledger, Record, read_jsonl, read_records, write_jsonl
 from understudy.data import shards
 from understudy.data.dedupe import dedupe
-from understudy.data.minhash import band_count, clusters
+from understudy.data.minhash import band_count, clusters, distinct, jaccard
 from understudy.errors import ResourceError
 
 ROOT = Path(__file__).parents[1]
@@ -224,6 +229,18 @@ def fail(task: dict[str, Any]) -> None:
     raise ResourceError("FULL", "disk", "no room", "make room")
 
 
+@given(st.lists(st.lists(st.integers(0, 9), max_size=40), max_size=30))
+def test_sets_are_those_of_each_text(texts: list[list[int]]) -> None:
+    keys = np.array([key for text in texts for key in text], np.uint32)
+    sets = distinct(keys, np.array([len(text) for text in texts], np.int64))
+    found = [sets.shingles[a:b].tolist() for a, b in itertools.pairwise(sets.bounds.tolist())]
+    assert found == [sorted(set(text)) for text in texts]
+    some = [i for i, text in enumerate(texts) if text]
+    pairs = np.array([(i, j) for i in some for j in some], np.int64).reshape(-1, 2)
+    wanted = [len(set(texts[i]) & set(texts[j])) / len(set(texts[i]) | set(texts[j])) for i, j in pairs.tolist()]
+    assert jaccard(sets, pairs[:, 0], pairs[:, 1]).tolist() == wanted
+
+
 def numbered(count: int) -> Iterator[dict[str, int]]:
     yield from ({"n": i} for i in range(count))
 
@@ -237,7 +254,29 @@ def test_workers_answer_in_order_and_their_errors_come_back() -> None:
         with pytest.raises(ResourceError) as e:
             list(workers.map(die, numbered(5)))
     assert e.value.code == "WORKER_LOST" and "signal 9" in e.value.what
+    assert not any(worker.usable() for worker in workers.started)  # each was killed by its task
+
+
+def test_workers_wait_for_the_next_stage_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "IDLE_S", 0.5)
+
+    def block(number: int) -> list[int]:
+        with shards.Workers(2) as workers:
+            assert list(workers.map(noisy, numbered(4))) == [0, 1, 4, 9]
+            return [worker.process.pid for worker in workers.started]
+
+    first = block(1)
+    assert sorted(block(2)) == sorted(first)
+    monkeypatch.setenv("LC_ALL", "C")  # a worker that was started under other settings is not taken again
+    assert not set(block(3)) & set(first)
+    with pytest.raises(RuntimeError, match="mine"), shards.Workers(2) as workers:
+        list(workers.map(noisy, numbered(4)))
+        raise RuntimeError("mine")
     assert all(worker.process.poll() is not None for worker in workers.started)
+    deadline = time.monotonic() + 20
+    while shards._idle.workers and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not shards._idle.workers and not any(Path(f"/proc/{pid}").exists() for pid in first)
 
 
 def test_a_script_without_a_main_guard_can_call_the_stage(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from understudy.core.runner import Runner
 from understudy.data.clean import context_turn
 from understudy.data.decontaminate import Candidate, find_leaks
 from understudy.data.guard import Protected, build, load, page_of, save
-from understudy.data.split import hold, shows_answer, split
+from understudy.data.outline import shows_answer
+from understudy.data.split import hold, split
 from understudy.preflight import warnings
 from understudy.project import Project
 

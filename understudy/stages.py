@@ -95,7 +95,7 @@ def split(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path
     return Dataset(out, ledger=work(cfg, corpus.path / "rows.jsonl", _rows(coverage), out))
 
 
-@stage(revision=3)
+@stage(revision=4)
 def hold(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> HeldSet:
     """Set the held coverage pairs aside; without a coverage set, the test split takes their place."""
     from understudy.data.split import hold as work

@@ -247,6 +247,8 @@ class SplitConfig(Strict):
     """Seed of the division."""
     decontaminate: DecontaminateConfig = DecontaminateConfig()
     """What of the protected rows may stand in others."""
+    workers: Workers = 0
+    """Processes; 0 takes one for each core. Small files are divided by one."""
 
     @model_validator(mode="after")
     def _sum(self) -> SplitConfig:

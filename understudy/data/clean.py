@@ -7,7 +7,6 @@ over documents, every turn of an example and the texts in its meta, so that fact
 from __future__ import annotations
 
 import html
-import json
 import re
 import unicodedata
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.config import CleanConfig
-from understudy.core.records import Document, Example, Ledger, Record, from_json, to_line
+from understudy.core.records import Document, Example, Ledger, Record, from_line, to_line
 from understudy.data.shards import Shard, Task, Workers, cut, join, processes
 
 Notes = dict[str, int]
@@ -165,7 +164,7 @@ def clean_shard(task: Task) -> dict[str, Any]:
     with open(f"{task['part']}.rows", "wb") as kept, open(f"{task['part']}.rejects", "wb") as rejects:
         for line in Shard(*task["shard"]).lines(Path(task["rows"])):
             ledger.rows_in += 1
-            record = from_json(json.loads(line.decode()))
+            record = from_line(line)
             try:
                 changed = _clean_record(record, cfg, ledger.notes)
                 _check_length(record, cfg)

@@ -7,13 +7,13 @@ boilerplate and says nothing. Measurements of n and share: docs/leaks-and-ledger
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from understudy.core.records import Record
+from understudy.core.records import Example, Record
 from understudy.data.guard import Guard, exchange_of, in_whole, load, page_of, text_of
 from understudy.data.shingles import ngrams, words
 
@@ -58,6 +58,14 @@ class Seen(NamedTuple):
     page: int
 
 
+class Sighting(NamedTuple):
+    """A row that holds something of a guard; `rank` and `group` as of a Candidate."""
+
+    rank: int
+    group: str
+    seen: Seen
+
+
 class Firewall:
     """Judges rows against a guard. First `count` what the collection repeats, then `settle`, then ask for leaks."""
 
@@ -69,20 +77,24 @@ class Firewall:
         self.groups = np.zeros(len(guard.grams), np.int64)
         self.filter = _Filter(guard.grams)
 
-    def look(self, records: Sequence[Record]) -> list[Seen]:
-        """What each record holds of the guard's n-grams, exchanges and pages."""
+    def look(self, records: Sequence[Record]) -> dict[int, Seen]:
+        """Index -> what it holds, of those records that hold any of the guard's n-grams, exchanges or pages."""
         import numpy as np
 
         guard, width = self.guard, max(1, len(self.guard.grams))
         runs = ngrams(words([text_of(r) for r in records]), guard.ngram_words)
         at, of = self.filter.find(runs.hashes, runs.owners)
         owner, at = np.divmod(np.unique(of * width + at), width)
-        held = np.split(at, np.searchsorted(owner, np.arange(1, len(records))))
-        same = in_whole(words([exchange_of(r) for r in records]))
-        return [
-            Seen(own, guard.wholes.get(total, -1), guard.pages.get(page_of(r), -1) if guard.pages else -1)
-            for r, own, total in zip(records, held, same, strict=True)
-        ]
+        holders, starts = np.unique(owner, return_index=True)
+        grams = dict(zip(holders.tolist(), np.split(at, starts[1:]), strict=False))
+        examples = [i for i, r in enumerate(records) if isinstance(r, Example)]
+        wholes = in_whole(words([exchange_of(records[i]) for i in examples]))
+        same = {i: guard.wholes[total] for i, total in zip(examples, wholes, strict=True) if total in guard.wholes}
+        known = ((i, guard.pages.get(page_of(r), -1)) for i, r in enumerate(records)) if guard.pages else ()
+        pages = {i: unit for i, unit in known if unit >= 0}
+        none = np.zeros(0, np.int64)
+        holding = sorted({*grams, *same, *pages})
+        return {i: Seen(grams.get(i, none), same.get(i, -1), pages.get(i, -1)) for i in holding}
 
     def count(self, rows: Iterable[tuple[str, NDArray[np.int64]]]) -> None:
         """Add the groups of more rows, (group, its hits), to those that hold each n-gram."""
@@ -133,7 +145,8 @@ class Firewall:
 
     def leak(self, record: Record, rank: int = 0) -> Leak | None:
         """Look at one record and judge it."""
-        return self.judge(rank, self.look([record])[0]) if self.guard.units else None
+        seen = self.look([record]) if self.guard.units else {}
+        return self.judge(rank, seen[0]) if seen else None
 
     def _name(self, unit: int) -> str:
         found = self.guard.units[unit]
@@ -165,24 +178,37 @@ class _Filter:
 
 def find_leaks(guard: Guard, rows: Sequence[Candidate]) -> dict[int, Leak]:
     """Index -> leak of those rows that show a better protected one; the rows themselves say what is boilerplate."""
+    seen = look_at(Firewall(guard), [row.record for row in rows]) if guard.units else {}
+    return leaks_among(guard, {i: Sighting(rows[i].rank, rows[i].group, what) for i, what in seen.items()})
+
+
+def look_at(made: Firewall, records: Sequence[Record]) -> dict[int, Seen]:
+    """`Firewall.look` over any number of records, so many at a time that the processor's cache holds them."""
+    found, start = dict[int, Seen](), 0
+    for batch in _batches(records):
+        found |= {start + i: seen for i, seen in made.look(batch).items()}
+        start += len(batch)
+    return found
+
+
+def leaks_among(guard: Guard, sightings: Mapping[int, Sighting]) -> dict[int, Leak]:
+    """Index -> leak, of rows that were looked at before; rows that hold nothing of the guard need not be there."""
     if not guard.units:
         return {}
-    firewall = Firewall(guard)
-    seen = [found for batch in _batches(row.record for row in rows) for found in firewall.look(batch)]
+    made = Firewall(guard)
     lowest = min(unit.rank for unit in guard.units)
     # Rows that are protected themselves are in the guard's own count.
-    firewall.count((row.group, s.grams) for row, s in zip(rows, seen, strict=True) if row.rank < lowest)
-    firewall.settle()
-    leaks = ((i, firewall.judge(row.rank, s)) for i, (row, s) in enumerate(zip(rows, seen, strict=True)))
+    made.count((row.group, row.seen.grams) for row in sightings.values() if row.rank < lowest)
+    made.settle()
+    leaks = ((i, made.judge(row.rank, row.seen)) for i, row in sightings.items())
     return {i: leak for i, leak in leaks if leak}
 
 
 def firewall(folder: Path, background: Sequence[Record]) -> Firewall:
     """A firewall from a stored guard; `background` are the rows that show what the collection repeats."""
     made = Firewall(load(folder))
-    seen = [found for batch in _batches(background) for found in made.look(batch)]
-    groups = (str(record.meta.get("group") or record.id) for record in background)
-    made.count(zip(groups, (s.grams for s in seen), strict=True))
+    seen = look_at(made, background)
+    made.count((str(background[i].meta.get("group") or background[i].id), what.grams) for i, what in seen.items())
     made.settle()
     return made
 

@@ -7,7 +7,6 @@ one prompt with two answers stays twice. Three passes over the shards of the fil
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import unicodedata
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.config import DedupeConfig
-from understudy.core.records import Document, Example, Ledger, Record, from_json, to_line
+from understudy.core.records import Document, Example, Ledger, Record, from_line, to_line
 from understudy.data.minhash import Counter, Sets
 from understudy.data.near import Finder, Match, Shingled, Traits, boilerplate_runs, shingle, text_of
 from understudy.data.shards import Shard, Task, Workers, cut, join, processes
-from understudy.data.shingles import Grams, scripts, whole, words
+from understudy.data.shingles import Grams, whole, words_and_scripts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +31,13 @@ BYTES_A_CELL = 8
 def fold(text: str) -> str:
     """The form in which texts are compared: NFC, case folded, white space folded; the same in every locale."""
     if text.isascii():
-        return " ".join(text.lower().split())
-    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
+        folded = text.lower()
+    else:
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    # The only white space that is printable is the space: half the time of splitting a clean text.
+    if folded.isprintable() and "  " not in folded and folded[:1] != " " != folded[-1:]:
+        return folded
+    return " ".join(folded.split())
 
 
 def content_key(record: Record, normalise: bool = True) -> bytes:
@@ -43,7 +47,7 @@ def content_key(record: Record, normalise: bool = True) -> bytes:
         parts = ["document", form(record.text)]
     else:
         parts = ["example", *(part for m in record.messages for part in (m["role"], form(m["content"])))]
-    parts.append(" ".join(str(len(part)) for part in parts))  # where one part ends and the next begins
+        parts.append(" ".join(str(len(part)) for part in parts))  # where one part ends and the next begins
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -100,17 +104,17 @@ class _Passes:
         parts: list[dict[str, NDArray[Any]]] = []
         row = 0
         for task, _ in zip(self.tasks, self.workers.map(look_at_shard, self.tasks), strict=True):
-            with np.load(f"{task['part']}.look.npz") as look:
-                lengths.append(look["lengths"])
-                fresh = np.ones(len(lengths[-1]), np.bool_)
-                for i, key in enumerate(look["keys"].tolist()):
-                    if (earlier := first.setdefault(key, row)) != row:
-                        duplicates[row], fresh[i] = earlier, False
-                    row += 1
-                if self.cfg.near:
-                    np.save(f"{task['part']}.fresh.npy", fresh)
-                    counter.add(look["runs"][np.repeat(fresh, np.diff(look["run_bounds"]))])
-                    parts.append({name: look[name] for name in Traits.__slots__})
+            look = _Arrays(task, "look")
+            lengths.append(look["lengths"])
+            fresh = np.ones(len(lengths[-1]), np.bool_)
+            for i, key in enumerate(look["keys"].tolist()):
+                if (earlier := first.setdefault(key, row)) != row:
+                    duplicates[row], fresh[i] = earlier, False
+                row += 1
+            if self.cfg.near:
+                look["fresh"] = fresh
+                counter.add(look["runs"][np.repeat(fresh, np.diff(look["run_bounds"]))])
+                parts.append({name: look[name] for name in Traits.__slots__})
         offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
         np.save(self.common, counter.above(self.cfg.boilerplate_rows))
         traits = {name: np.concatenate([part[name] for part in parts]) for name in Traits.__slots__} if parts else None
@@ -124,9 +128,9 @@ class _Passes:
         tasks = [task | {"first_row": int(start)} for task, start in zip(self.tasks, starts, strict=True)]
         loaded = []
         for task, _ in zip(tasks, self.workers.map(shingle_shard, tasks), strict=True):
-            with np.load(f"{task['part']}.shingles.npz") as part:
-                loaded.append({name: part[name] for name in part.files})
-            Path(f"{task['part']}.shingles.npz").unlink()
+            part = _Arrays(task, "shingles")
+            loaded.append({name: part[name] for name in ("rows", "shingles", "bounds", "keys")})
+            part.remove()
         sizes = np.concatenate([np.diff(part["bounds"]) for part in loaded])
         sets = Sets(np.concatenate([part.pop("shingles") for part in loaded]), np.concatenate(([0], np.cumsum(sizes))))
         shingled = Shingled(
@@ -139,7 +143,7 @@ class _Passes:
 
             def read(row: int) -> Record:
                 line = os.pread(f.fileno(), int(offsets[row + 1] - offsets[row]), int(offsets[row]))
-                return from_json(json.loads(line.decode()))
+                return from_line(line)
 
             return Finder(self.cfg, shingled, traits, read).find(fresh)
 
@@ -170,20 +174,42 @@ class _Passes:
         return ledger
 
 
+class _Arrays:
+    """Arrays of a shard on disk, a file each; one file for all would be summed over twice."""
+
+    def __init__(self, task: Task, what: str) -> None:
+        self.folder = Path(f"{task['part']}.{what}")
+
+    def __setitem__(self, name: str, array: NDArray[Any]) -> None:
+        import numpy as np
+
+        self.folder.mkdir(exist_ok=True)
+        np.save(self.folder / f"{name}.npy", array, allow_pickle=False)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        import numpy as np
+
+        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", allow_pickle=False)
+        return array
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
 def look_at_shard(task: Task) -> None:
     """Read a shard once: length of each line, key of its content, and for near duplicates its words."""
     import numpy as np
 
     cfg = DedupeConfig(**task["settings"])
     lines = Shard(*task["shard"]).lines(Path(task["rows"]))
-    records = [from_json(json.loads(line.decode())) for line in lines]
+    records = [from_line(line) for line in lines]
     arrays: dict[str, NDArray[Any]] = {
         "lengths": np.array([len(line) for line in lines], np.int64),
         "keys": np.array([content_key(record, cfg.normalise) for record in records], "V16"),
     }
     if cfg.near:
         texts = [text_of(record) for record in records]
-        found = words(texts)
+        found, scripts = words_and_scripts(texts)
         runs = boilerplate_runs(narrow := Grams(found.hashes >> np.uint64(32), found.bounds))
         arrays |= {
             "words": narrow.hashes.astype(np.uint32),
@@ -192,33 +218,29 @@ def look_at_shard(task: Task) -> None:
             "run_bounds": runs.bounds,
             "whole": whole(found),
             "count": found.counts.astype(np.int32),
-            "script": scripts(texts),
+            "script": scripts,
             "example": np.array([isinstance(record, Example) for record in records], np.bool_),
         }
-    np.savez(f"{task['part']}.look.npz", allow_pickle=False, **arrays)
+    look = _Arrays(task, "look")
+    for name, array in arrays.items():
+        look[name] = array
 
 
 def shingle_shard(task: Task) -> None:
     """From the words of a shard's new rows their shingles and band keys."""
     import numpy as np
 
-    look = Path(f"{task['part']}.look.npz")
-    fresh = np.load(f"{task['part']}.fresh.npy")
-    with np.load(look) as arrays:
-        counts = np.diff(arrays["bounds"])
-        hashes = arrays["words"][np.repeat(fresh, counts)].astype(np.uint64)
-    look.unlink()
+    look = _Arrays(task, "look")
+    fresh, counts = look["fresh"], np.diff(look["bounds"])
+    hashes = look["words"][np.repeat(fresh, counts)].astype(np.uint64)
+    look.remove()
     found = Grams(hashes, np.concatenate(([0], np.cumsum(counts[fresh]))))
     rows = task["first_row"] + np.flatnonzero(fresh)
     common = np.load(task["common"], mmap_mode="r")
     shingled = shingle(DedupeConfig(**task["settings"]), found, rows, common)
-    np.savez(
-        f"{task['part']}.shingles.npz",
-        rows=shingled.rows,
-        shingles=shingled.sets.shingles,
-        bounds=shingled.sets.bounds,
-        keys=shingled.keys,
-    )
+    part = _Arrays(task, "shingles")
+    part["rows"], part["keys"] = shingled.rows, shingled.keys
+    part["shingles"], part["bounds"] = shingled.sets
 
 
 def write_shard(task: Task) -> None:
@@ -229,15 +251,16 @@ def write_shard(task: Task) -> None:
         open(f"{task['part']}.rows", "wb") as kept,
         open(f"{task['part']}.rejects", "wb") as rejects,
     ):
-        for i, line in enumerate(Shard(*task["shard"]).lines(path)):
+        lines = Shard(*task["shard"]).lines(path)
+        kept.writelines(line for i, line in enumerate(lines) if i not in gone)
+        for i, line in enumerate(lines):
             if i not in gone:
-                kept.write(line)
                 continue
             offset, length, similarity = gone[i]
-            stays = json.loads(os.pread(source.fileno(), length, offset).decode())["id"]
+            stays = from_line(os.pread(source.fileno(), length, offset)).id
             exact = similarity is None
             reject = {
-                "where": json.loads(line.decode())["id"],
+                "where": from_line(line).id,
                 "reason": "DUPLICATE" if exact else "NEAR_DUPLICATE",
                 "detail": f"same content as {stays}" if exact else f"similarity {similarity:.2f} to {stays}",
             }

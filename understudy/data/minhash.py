@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ BAND_ROWS = 4
 """Minima of one band: pairs with a tenth of the shingles in common collide once in ten thousand bands."""
 MISSED = 0.02
 """Share of the pairs at the similarity limit that no band may find; of more similar pairs far fewer are missed."""
+MATRIX = 1 << 18
+"""Keys sorted at once: some MB with all that is made of them, which the processor's cache holds."""
 NEIGHBOURS = 32
 """In a band's bucket a row is paired with so many that follow it; a bucket of any size costs linear time."""
 
@@ -37,16 +40,40 @@ def band_count(similarity: float) -> int:
     return max(1, math.ceil(math.log(MISSED) / math.log1p(-(min(similarity, 0.99) ** BAND_ROWS))))
 
 
-def distinct(hashes: NDArray[np.uint64], owners: Bounds, texts: int) -> Sets:
-    """The upper 32 bits of each text's hashes, as sets, where false matches are rare: 1 in 400,000 pairs of texts."""
+def upper(hashes: NDArray[np.uint64]) -> Keys:
+    """The upper halves of 64-bit hashes: false matches are rare, 1 in 400,000 pairs of texts."""
     import numpy as np
 
-    keys = (owners.astype(np.uint64) << np.uint64(32)) | (hashes >> np.uint64(32))
-    keys.sort()
-    if len(keys):
-        keys = keys[np.concatenate(([True], keys[1:] != keys[:-1]))]
-    bounds = np.searchsorted(keys, np.arange(texts + 1, dtype=np.uint64) << np.uint64(32))
-    return Sets((keys & np.uint64(0xFFFFFFFF)).astype(np.uint32), bounds.astype(np.int64))
+    return (hashes >> np.uint64(32)).astype(np.uint32)
+
+
+def distinct(keys: Keys, counts: Bounds) -> Sets:
+    """The keys of each text as a set; `keys`: (total,) of all texts in order, `counts`: (texts,) how many each has.
+
+    Texts of about one length are sorted as rows of one matrix: 3 ns a key, where one sort of all keys takes 50.
+    """
+    import numpy as np
+
+    starts = np.cumsum(counts) - counts
+    sizes, found = np.zeros(len(counts), np.int64), []
+    widths = np.frexp(counts.astype(np.float64) - 0.5)[1]  # a power of two that the count does not exceed
+    for bits in np.unique(widths[counts > 0]).tolist():
+        texts = np.flatnonzero((widths == bits) & (counts > 0))
+        for some in np.array_split(texts, -(-(len(texts) << bits) // MATRIX)):
+            # A short row repeats its own first key, so that it gains nothing.
+            column = np.arange(1 << bits)
+            rows = keys[starts[some, None] + np.where(column < counts[some, None], column, 0)]  # (texts, 2**bits)
+            rows.sort(axis=1)
+            first = np.ones(rows.shape, np.bool_)
+            np.not_equal(rows[:, 1:], rows[:, :-1], out=first[:, 1:])
+            sizes[some] = first.sum(1)
+            found.append((some, rows[first]))
+    bounds = np.concatenate(([0], np.cumsum(sizes)))
+    shingles = np.empty(bounds[-1], np.uint32)
+    for some, own in found:
+        ends = np.cumsum(sizes[some])
+        shingles[np.arange(len(own)) + np.repeat(bounds[some] - (ends - sizes[some]), sizes[some])] = own
+    return Sets(shingles, bounds)
 
 
 def bands(sets: Sets, count: int, seed: int) -> Keys:
@@ -97,19 +124,21 @@ def jaccard(sets: Sets, left: Bounds, right: Bounds, batch: int = 8192) -> NDArr
     import numpy as np
 
     sizes = np.diff(sets.bounds)
-    shared = np.zeros(len(left), np.int64)
-    for start in range(0, len(left), batch):
-        ours, theirs = left[start : start + batch], right[start : start + batch]
-        rows = np.concatenate((ours, theirs))
+
+    def together(start: int) -> Bounds:
+        """How many shingles the texts of each pair have in all, (batch,)."""
+        rows = np.stack((left[start : start + batch], right[start : start + batch]), axis=1)  # (pairs, 2)
         counts = sizes[rows]
-        ends = np.cumsum(counts)
-        places = np.arange(ends[-1]) + np.repeat(sets.bounds[rows] - (ends - counts), counts)
-        pair = np.repeat(np.tile(np.arange(len(ours), dtype=np.uint64), 2), counts)
-        keys = np.sort((pair << np.uint64(32)) | sets.shingles[places])
-        twice = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(32)
-        shared[start : start + len(ours)] = np.bincount(twice.astype(np.int64), minlength=len(ours))
-    whole = sizes[left] + sizes[right] - shared
-    return np.divide(shared, whole, out=np.zeros(len(left)), where=whole > 0)
+        each = counts.ravel()
+        places = np.arange(each.sum()) + np.repeat(sets.bounds[rows.ravel()] - (np.cumsum(each) - each), each)
+        all_of: Bounds = np.diff(distinct(sets.shingles[places], counts.sum(1)).bounds)
+        return all_of
+
+    with ThreadPoolExecutor() as threads:
+        whole = np.concatenate([np.zeros(0, np.int64), *threads.map(together, range(0, len(left), batch))])
+    shared = sizes[left] + sizes[right] - whole
+    similarity: NDArray[np.float64] = np.divide(shared, whole, out=np.zeros(len(left)), where=whole > 0)
+    return similarity
 
 
 class Counter:
@@ -130,8 +159,9 @@ class Counter:
         """Count the 32-bit hashes of some rows, each row's own once; fewer than 5,000 rows at a time."""
         import numpy as np
 
-        places, counts = np.unique(grams >> np.uint32(32 - self.bits), return_counts=True)
-        self.cells[places] = np.minimum(self.cells[places] + counts, self.CEILING)
+        places = (grams >> np.uint32(32 - self.bits)).astype(np.int64)
+        np.add.at(self.cells, places, np.uint16(1))  # an eighth of the time of counting first
+        self.cells[places] = np.minimum(self.cells[places], self.CEILING)
 
     def above(self, limit: int) -> NDArray[np.bool_]:
         """For each cell whether its n-grams stand in more than `limit` rows."""

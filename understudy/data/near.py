@@ -7,13 +7,14 @@ when they read the same. Method, sources and limits: docs/near-duplicates.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from understudy.config import DedupeConfig
 from understudy.core.records import Document, Example, Record
-from understudy.data.minhash import Sets, band_count, bands, clusters, distinct, jaccard, pairs_of
+from understudy.data.minhash import Sets, band_count, bands, clusters, distinct, jaccard, pairs_of, upper
 from understudy.data.shingles import Grams, ngrams, skeleton, words
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def text_of(record: Record) -> str:
 def boilerplate_runs(found: Grams) -> Sets:
     """The runs of BOILERPLATE_WORDS words of each text, each once."""
     grams = ngrams(found, BOILERPLATE_WORDS)
-    return distinct(grams.hashes, grams.owners, len(grams))
+    return distinct(upper(grams.hashes), grams.counts)
 
 
 def shingle(cfg: DedupeConfig, found: Grams, rows: Rows, common: Flags) -> Shingled:
@@ -70,9 +71,8 @@ def shingle(cfg: DedupeConfig, found: Grams, rows: Rows, common: Flags) -> Shing
     own = ~_within_boilerplate(cfg, found, grams, common)
     owners = grams.owners
     enough = (found.counts >= MIN_WORDS) & (np.bincount(owners[own], minlength=len(found)) >= MIN_OWN)
-    new = np.cumsum(enough) - 1  # what a text is called after the others are left out
     own &= enough[owners]
-    sets = distinct(grams.hashes[own], new[owners[own]], int(enough.sum()))
+    sets = distinct(upper(grams.hashes[own]), np.bincount(owners[own], minlength=len(found))[enough])
     return Shingled(rows[enough], sets, bands(sets, band_count(cfg.similarity), cfg.seed))
 
 
@@ -124,7 +124,8 @@ class Finder:
         import numpy as np
 
         rows, sets, keys = self.shingled
-        found = [pairs_of(keys[:, band]) for band in range(keys.shape[1])]
+        with ThreadPoolExecutor() as threads:  # NumPy sorts without the interpreter's lock
+            found = list(threads.map(pairs_of, keys.T))
         pairs = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
         left, right = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
         alike = self._comparable(rows[left], rows[right])
