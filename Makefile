@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-kills bench-leaks bench-acceptability docs lock-stages clean
+.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-horoscope bench-kills bench-leaks bench-acceptability docs lock-stages clean
 
 DEMO ?= demo
 HOROSCOPE ?= demo-horoscope
@@ -126,6 +126,9 @@ bench-real: setup  ## fine-tune on public data in DATA; writes benchmarks/result
 
 bench-controls: setup  ## four runs that must fail the gate; writes benchmarks/results/controls.json
 	"$(PY)" -m benchmarks.controls
+
+bench-horoscope: setup  ## daily forecasts from nothing and a week after it; writes benchmarks/results/horoscope.json
+	"$(PY)" -m benchmarks.horoscope $(ARGS)
 
 bench-bias: setup  ## how often bias is flagged, planted and not; writes benchmarks/results/bias.json
 	"$(PY)" -m benchmarks.bias --data "$(DATA)"

@@ -20,6 +20,8 @@ PAGES = (
     "docs/drift.md",
     "docs/near-duplicates.md",
     "docs/leaks-and-ledger.md",
+    "docs/web-source.md",
+    "examples/horoscope/README.md",
 )
 MISSING = "-"
 
