@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-horoscope bench-kills bench-leaks bench-acceptability docs lock-stages clean
+.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-horoscope bench-kills bench-leaks bench-mitigation bench-acceptability docs lock-stages clean
 
 DEMO ?= demo
 HOROSCOPE ?= demo-horoscope
@@ -132,6 +132,9 @@ bench-horoscope: setup  ## daily forecasts from nothing and a week after it; wri
 
 bench-bias: setup  ## how often bias is flagged, planted and not; writes benchmarks/results/bias.json
 	"$(PY)" -m benchmarks.bias --data "$(DATA)"
+
+bench-mitigation: setup  ## plants a bias in training rows and mitigates it; writes benchmarks/results/mitigation.json
+	"$(PY)" -m benchmarks.mitigation
 
 bench-drift: setup  ## false alarms and power of the drift check on public data in DATA; writes benchmarks/results/drift.json
 	"$(PY)" -m benchmarks.drift --data "$(DATA)"
