@@ -10,6 +10,7 @@ import pytest
 from understudy.config import BiasPrompts
 from understudy.core.records import Document, Example, read_examples, read_jsonl, write_jsonl
 from understudy.data.counterfactual.augment import augment
+from understudy.data.counterfactual.entities import queries as read_queries
 from understudy.data.counterfactual.declension import counterpart, decline_given, decline_surname, gender_of
 from understudy.data.counterfactual.lexicon import language_of, lexicon
 from understudy.data.counterfactual.prompts import bias_prompts
@@ -115,6 +116,7 @@ def test_a_case_that_two_names_share_is_told_by_the_preposition() -> None:
         (decline_surname("Толстой", "m"), "Толстой Толстого Толстому Толстого Толстым Толстом"),
         (decline_surname("Чайковский", "m"), "Чайковский Чайковского Чайковскому Чайковского Чайковским Чайковском"),
         (decline_surname("Шмидт", "f"), "Шмидт Шмидт Шмидт Шмидт Шмидт Шмидт"),
+        (decline_surname("Черных", "m"), "Черных Черных Черных Черных Черных Черных"),
     ],
 )
 def test_russian_declension(forms: tuple[str, ...], expected: str) -> None:
@@ -242,6 +244,13 @@ def test_a_query_file_of_another_shape_is_refused(tmp_path: Path, queries: objec
     folder = project(tmp_path, [page("Ilka Berg", "Ilka Berg teaches.")], queries)
     with pytest.raises(ConfigError, match=code):
         made(folder)
+
+
+@pytest.mark.parametrize("row", [{"bucket": "b", "text": 5}, {"bucket": ["b"], "text": "Is {name} in?"}])
+def test_a_query_row_that_is_no_text_is_refused(tmp_path: Path, row: dict[str, object]) -> None:
+    (tmp_path / "q.jsonl").write_text(json.dumps({**row, "language": "en"}))
+    with pytest.raises(ConfigError, match="QUERIES_SHAPE"):
+        read_queries(tmp_path / "q.jsonl")
 
 
 def test_nobody_to_ask_about_is_said(tmp_path: Path) -> None:

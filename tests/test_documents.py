@@ -90,6 +90,8 @@ def test_selectors_make_columns_and_one_that_finds_nothing_costs_the_page(tmp_pa
         ("<meta charset=utf-8>", "cp1251", False),
         ("<meta charset=klingon>", "utf-8", False),
         ("<meta charset=ascii>", "cp1251", True),
+        ("<meta charset=utf-16>", "utf-8", True),
+        ("<meta charset=undefined>", "utf-8", False),
     ],
 )
 def test_a_page_is_in_the_encoding_that_it_declares_or_is_set_aside(
@@ -119,6 +121,16 @@ def test_only_the_part_that_is_asked_for_is_read() -> None:
     assert page_text("<article>one</article><p>rest</p>")[1] == "one"
     assert page_text("<article>one</article><article>two</article><p>rest</p>")[1] == "one\n\ntwo\n\nrest"
     assert page_text("") == ("", "")
+
+
+def test_a_drawing_and_a_script_nest_nothing_and_cannot_hide_what_does() -> None:
+    from understudy.data.markup import MAX_DEPTH, MAX_LEAVES, too_deep
+
+    many = MAX_DEPTH * 2
+    drawing, script = "<svg>" + "<path d='M0'/>" * many + "</svg>", "<script>" + "if(i <n ){}" * many + "</script>"
+    assert not too_deep(drawing + script)
+    assert too_deep("<path d='M0'/>" * many) and too_deep(drawing + "<div>" * (MAX_DEPTH + 1))
+    assert too_deep(f"<svg>{'<path/>' * (MAX_LEAVES + 1)}") and too_deep(f"<script>{'<b >' * (MAX_LEAVES + 1)}")
 
 
 @pytest.mark.parametrize("stray", ["", "</b>", "</unknown-thing>"])

@@ -108,6 +108,11 @@ def test_bytes_that_are_not_the_commits_are_refused(tmp_path: Path, hub: Hub, pa
     assert gather(tmp_path, asked(path))[0].rows_out
 
 
+def test_without_a_pattern_a_file_is_read_however_deep_it_lies(tmp_path: Path, hub: Hub) -> None:
+    hub.files = {"a.jsonl": b'{"text": "one"}\n', "a/b/c/d/e.jsonl": b'{"text": "two"}\n', "README.md": b"#"}
+    assert [row["text"] for row in gather(tmp_path, asked(None))[1]] == ["one", "two"]
+
+
 def test_a_pattern_that_finds_nothing_names_what_is_there(tmp_path: Path, hub: Hub) -> None:
     error = code(tmp_path, asked("data/valid-*"))
     assert (error.code, error.exit_code) == ("HUB_EMPTY", 4) and "data/test.csv" in error.what

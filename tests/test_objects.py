@@ -79,9 +79,10 @@ TREE = [
     "x/.h.jsonl",
     ".d/a.jsonl",
     "x1/a.jsonl",
+    "x/^.jsonl",
 ]
 GLOBS = ["*.jsonl", "**/*.jsonl", "x/*.jsonl", "x/**/*.jsonl", "*/a.jsonl", "x/[ab].jsonl", "x/[!a].jsonl", "x?/*"]
-GLOBS += ["x/.*", "*/*/c.jsonl", "x/a.jsonl", "**/c.jsonl"]
+GLOBS += ["x/.*", "*/*/c.jsonl", "x/a.jsonl", "**/c.jsonl", "x/[a-c].jsonl", "x[0-9]/[!b-z]*", "x/**", "[]x]/[^a]*"]
 
 
 @pytest.mark.parametrize("glob", GLOBS)

@@ -191,6 +191,21 @@ def test_a_bomb_is_refused_early(tmp_path: Path, name: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
+@pytest.mark.parametrize("place", ["local name", "local magic", "version", "encoding"])
+def test_a_zip_whose_headers_are_damaged_is_one_line(tmp_path: Path, place: str) -> None:
+    data = bytearray(zipped({"a.jsonl": LINES, "ж.jsonl": LINES}))
+    second, directory = data.index(b"PK\x03\x04", 4), data.index(b"PK\x01\x02")
+    at, value = {
+        "local name": (30, ord("z")),
+        "local magic": (second, 0),
+        "version": (directory + 6, 99),
+        "encoding": (data.index("ж".encode(), directory), 0xFF),
+    }[place]
+    data[at] = value
+    put(tmp_path, "a.zip", bytes(data))
+    assert code(tmp_path, source("a.zip")).code == "FILE_CORRUPT"
+
+
 def test_a_zip_that_lies_about_its_size_is_corrupt_and_bounded(tmp_path: Path) -> None:
     put(tmp_path, "lie.zip", bomb("lie.zip"))
     error = code(tmp_path, source("lie.zip"))

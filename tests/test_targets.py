@@ -38,6 +38,16 @@ def test_dvc_yaml_names_every_step_with_what_it_reads(project: Path) -> None:
     assert not (project / "store").exists() and not (project / "runs").exists()
 
 
+def test_what_lies_in_a_store_is_no_path_that_dvc_could_miss(project: Path) -> None:
+    from understudy.config import Config
+    from understudy.targets.dvc import _plan
+
+    one = {"path": "data/rows.jsonl", "fields": {"text": "t"}}
+    stored = [one | {"path": path} for path in ("s3://bucket/data/*.jsonl", "file:///srv/rows.jsonl")]
+    config = Config.model_validate({"version": 1, "name": "a", "sources": [one, *stored]})
+    assert _plan(config)["deps"] == ["understudy.yaml", "data/rows.jsonl"]
+
+
 def test_only_files_of_steps_that_moved_change(project: Path) -> None:
     assert understudy("plan", "--to", "plan", "-C", str(project)).returncode == 0
     before = {p.name: p.read_bytes() for p in (project / "plan" / "steps").iterdir()}

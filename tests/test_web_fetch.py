@@ -207,6 +207,15 @@ def test_a_crawl_delay_is_obeyed() -> None:
         assert host.log[2].at - host.log[1].at > 0.28
 
 
+def test_pauses_that_a_site_asks_for_are_not_taken_off_a_page_that_redirects() -> None:
+    robots = reply("User-agent: *\nCrawl-delay: 0.8\n", kind="text/plain")
+    pages = {"/robots.txt": robots, "/a": reply(status=301, location="/a/"), "/a/": reply(HTML), "/": reply(HTML)}
+    with site(pages) as host:
+        reader = fetcher(host, deadline_s=0.6)
+        reader.page(host.url("/"))
+        assert reader.page(host.url("/a")).url == host.url("/a/")
+
+
 # --- robots.txt
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from string import Formatter
 from typing import Annotated, Literal
 
@@ -72,12 +73,33 @@ class SiteConfig(Strict):
                     raise PydanticCustomError(
                         "cfg_range", "site {site}: {text} names {name}, which is not in `values`", values
                     )
+        self._check_formats([text for text in texts if text])
         for column in (*self.maps, *self.dates):
             if column not in self.columns:
                 raise PydanticCustomError(
                     "cfg_range", "site {site}: no column {column}", {"site": self.name, "column": column}
                 )
         return self
+
+    def _check_formats(self, templates: list[str]) -> None:
+        """Every template can be filled and every date format read; `values` have something to fill in."""
+        told = {"site": self.name}
+        if empty := sorted(key for key, given in self.values.items() if key == "as_of" or not given):
+            what = "site {site}: `values` gives {key} nothing to stand for, or takes the day's name"
+            raise PydanticCustomError("cfg_range", what, told | {"key": empty[0]})
+        day = datetime.date(2001, 2, 3)
+        for text in templates:
+            try:
+                text.format(as_of=day, **dict.fromkeys(self.values, ""))
+            except (ValueError, KeyError, IndexError) as e:
+                raise PydanticCustomError("cfg_range", "{text}: {why}", {"text": text, "why": str(e)}) from None
+        for form in self.dates.values():
+            try:
+                datetime.datetime.strptime(day.strftime(form), form)
+            except (ValueError, re.error):
+                raise PydanticCustomError(
+                    "cfg_range", "site {site}: {form} is no date format that can be read", told | {"form": form}
+                ) from None
 
 
 def placeholders(template: str) -> list[str]:

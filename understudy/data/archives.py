@@ -119,6 +119,8 @@ def _stream(read: Callable[[int], bytes], budget: Budget) -> BufferedReader:
 
 # pyarrow speaks of damage by OSError, as gzip does.
 DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+# Of a zip's headers: a version that nobody knows, a name that is not in the encoding that it states.
+ZIP_DAMAGE = (*DAMAGE, NotImplementedError, ValueError)
 
 
 def inflate(handle: BufferedReader, kind: str, budget: Budget) -> BufferedReader:
@@ -149,7 +151,7 @@ def _zip(handle: BufferedReader, budget: Budget, source: SourceConfig) -> Iterat
     _check_directory(handle, budget)
     try:
         archive = zipfile.ZipFile(handle)
-    except DAMAGE as e:
+    except ZIP_DAMAGE as e:
         raise _corrupt(budget.label, e) from e
     infos = archive.infolist()
     if any(info.filename == "[Content_Types].xml" for info in infos):
@@ -162,7 +164,11 @@ def _zip(handle: BufferedReader, budget: Budget, source: SourceConfig) -> Iterat
         raise _limit(budget.label, f"it unpacks to {declared:,} bytes from {budget.size:,}")
     for info in infos:
         if not info.is_dir() and _chosen(info.filename, source):
-            yield _member(info.filename, _stream(archive.open(info).read, budget), budget)
+            try:
+                member = archive.open(info)
+            except ZIP_DAMAGE as e:
+                raise _corrupt(budget.label, e) from e
+            yield _member(info.filename, _stream(member.read, budget), budget)
 
 
 def _check_directory(handle: BufferedReader, budget: Budget) -> None:

@@ -90,7 +90,8 @@ def _declared(raw: bytes, file: File) -> str:
     name = found[1].decode("ascii").lower()
     # Browsers read these two as Windows-1252, and pages mean it.
     name = "cp1252" if name in ("iso-8859-1", "latin1", "us-ascii", "ascii") else name
-    return "" if name in ("utf-8", "utf8") else name
+    # A declaration that could be read in ASCII does not stand in UTF-16; the HTML standard takes it for UTF-8.
+    return "" if name in ("utf-8", "utf8") or name.startswith("utf-16") else name
 
 
 def _decoded(raw: bytes, file: File, declared: str = "") -> str:
@@ -105,5 +106,7 @@ def _decoded(raw: bytes, file: File, declared: str = "") -> str:
         raise Fault("TEXT_ENCODING", f"the page declares the unknown encoding {declared!r}") from None
     except UnicodeDecodeError as e:
         raise Fault("TEXT_ENCODING", f"byte {e.start} is not in {declared}, which the page declares") from None
+    except UnicodeError as e:
+        raise Fault("TEXT_ENCODING", f"the page declares {declared!r}: {e}") from None
     file.note("encoding_declared")
     return text

@@ -84,6 +84,8 @@ class Fetcher:
         self.connector = Connector(self.clock, self.listed, self.resolver)
         self.rules: dict[str, robots.Rules | SiteFault] = {}
         self.turns: dict[str, float] = {}
+        self.waited_s = 0.0
+        """Spent on the pauses between requests, which are no page's fault and count for no deadline."""
         self.pool = httpcore2.ConnectionPool(
             ssl_context=_trust(), max_keepalive_connections=0, network_backend=self.connector
         )
@@ -114,7 +116,7 @@ class Fetcher:
     def _follow(self, address: Address, *, robots_apply: bool, waived: bool = True) -> tuple[Address, Answer]:
         """The answer at the end of the redirects, and where that is; `waived`: listed hosts may be private."""
         seen: list[str] = []
-        deadline = time.monotonic() + self.cfg.deadline_s
+        ends = time.monotonic() + self.cfg.deadline_s - self.waited_s
         while True:
             here = f"{address.host}:{address.port}"
             try:
@@ -124,7 +126,7 @@ class Fetcher:
             if robots_apply and not self._rules(address, waived).allows(address.target):
                 raise Fault("ROBOTS_DISALLOWED", f"robots.txt of {address.netloc} disallows it")
             self.connector.waived = waived
-            answer = self._ask(address, deadline, whole=robots_apply)
+            answer = self._ask(address, ends + self.waited_s, whole=robots_apply)
             if answer.status not in REDIRECTS or "location" not in answer.headers:
                 return address, answer
             seen.append(address.url)
@@ -187,6 +189,7 @@ class Fetcher:
         """Wait until this host may be asked again; the seconds waited."""
         wait = max(0.0, self.turns.get(address.netloc, 0.0) - time.monotonic())
         time.sleep(wait)
+        self.waited_s += wait
         return wait
 
     def _end_turn(self, address: Address) -> None:

@@ -73,6 +73,8 @@ class LocalFile:
             return sha256_file(self.path)
         except PermissionError as e:
             raise ConfigError("FILE_DENIED", self.label, "this user may not read the file", "change its mode") from e
+        except FileNotFoundError as e:
+            raise changed(self.label) from e
 
 
 def changed(label: str) -> DataError:

@@ -95,7 +95,7 @@ def hub_files(source: SourceConfig, project: Path) -> list[HubFile]:
 
 def _chosen(path: str, source: SourceConfig) -> bool:
     if source.path is None:
-        return not path.startswith(".") and format_of(path, source) not in ("", "text") and path.count("/") < 4
+        return not path.startswith(".") and format_of(path, source) not in ("", "text")
     return fnmatchcase(path, source.path)
 
 

@@ -34,7 +34,7 @@ BLOCKS = frozenset(
         "tfoot", "thead", "tr",
     }
 )  # fmt: skip
-TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
+TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)([^<>]*)")
 FLAT = frozenset(
     {
         "area", "base", "body", "br", "col", "dd", "dt", "embed", "head", "hr", "html", "img", "input", "li", "link",
@@ -45,6 +45,8 @@ FLAT = frozenset(
 """Elements without an end, or whose end may be left out: they do not say how deep a page is."""
 MAX_DEPTH = 1_000
 """Of open elements. Parsing takes the square of the depth (100,000 took 16 s); browsers stop at 512."""
+MAX_LEAVES = 5_000
+"""Of tags that look like no nesting: `<path/>` in a drawing, `i<n` in a script. A page can be made to look so."""
 CELLS = frozenset(("td", "th"))
 SPACE = re.compile(r"[ \t\r\n\f]+")
 EDGES = re.compile(r"[ \t]*\n[ \t]*")
@@ -103,16 +105,19 @@ def _parse(page: str) -> LexborHTMLParser:
 def too_deep(page: str) -> bool:
     """Whether elements nest beyond MAX_DEPTH; an end tag of nothing that is open counts for nothing, as in parsers."""
     opened: dict[str, int] = {}
-    depth = 0
+    depth = leaves = 0
     for tag in TAG.finditer(page):
-        name = tag[2].lower()
+        name, ends = tag[2].lower(), bool(tag[1])
         if name in FLAT:
             continue
-        step = -1 if tag[1] else 1
-        if step > 0 or opened.get(name, 0):
+        drawn = tag[3].endswith("/") and (opened.get("svg") or opened.get("math"))
+        if not ends and (drawn or opened.get("script")):
+            leaves += 1
+        elif not ends or opened.get(name):
+            step = -1 if ends else 1
             opened[name] = opened.get(name, 0) + step
             depth += step
-        if depth > MAX_DEPTH:
+        if depth > MAX_DEPTH or leaves > MAX_LEAVES:
             return True
     return False
 

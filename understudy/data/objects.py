@@ -10,8 +10,9 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from io import BufferedReader
 from typing import Any, cast
 
@@ -27,8 +28,6 @@ VERSIONS = ("ETag", "etag", "md5Hash", "crc32c", "generation", "content_md5")
 """What stores call the version of an object's content, best first."""
 BLOCK = 8 << 20
 CHECK_BUCKET = "check its name and storage.endpoint_url"
-SET = re.compile(r"\\\[(!?)(.+?)\\\]")
-"""A set of characters in an escaped glob."""
 
 
 def scheme_of(path: str) -> str:
@@ -118,8 +117,7 @@ def remote_files(source: SourceConfig) -> list[RemoteFile]:
         if fixed == len(parts):
             names = _exact(store, rest)
         else:
-            pattern = _pattern(rest)
-            names = sorted(n for n in store.find("/".join(parts[:fixed])) if pattern.fullmatch(n))
+            names = sorted(n for n in store.find("/".join(parts[:fixed])) if matches(n.split("/"), parts))
         if not names and not store.exists(parts[0]):
             raise RemoteError(
                 "STORE_BUCKET", url, f"there is no bucket {parts[0]!r}", "check its name and the endpoint"
@@ -139,17 +137,17 @@ def _exact(store: Any, path: str) -> list[str]:
         return []
 
 
-def _pattern(glob: str) -> re.Pattern[str]:
-    """A glob with the meaning of Python's: `*` stays within a folder and passes over dot names, `**` goes down."""
-    parts = []
-    for part in glob.split("/"):
-        if part == "**":
-            parts.append(r"(?:[^/.][^/]*/)*")
-            continue
-        body = SET.sub(lambda m: f"[{'^' if m[1] else ''}{m[2]}]", re.escape(part))
-        hidden = "" if part.startswith(".") else r"(?!\.)"
-        parts.append(hidden + body.replace(r"\*", "[^/]*").replace(r"\?", "[^/]") + "/")
-    return re.compile("".join(parts).removesuffix("/"))
+def matches(path: Sequence[str], glob: Sequence[str]) -> bool:
+    """Whether a path fits a glob, both by folder, as on disk: wildcards pass over dot names, `**` goes down."""
+    if not path or not glob:
+        return not path and not glob
+    hidden = path[0].startswith(".")
+    if glob[0] == "**":
+        ended = len(glob) == 1 and len(path) == 1
+        return matches(path, glob[1:]) or (not hidden and (ended or matches(path[1:], glob)))
+    if hidden and not glob[0].startswith("."):
+        return False
+    return fnmatchcase(path[0], glob[0]) and matches(path[1:], glob[1:])
 
 
 def open_store(url: str, storage: StorageConfig) -> Any:
@@ -171,7 +169,7 @@ def open_store(url: str, storage: StorageConfig) -> Any:
 def _options(scheme: str, storage: StorageConfig, where: str) -> dict[str, Any]:
     """What the file system is made with; gs and abfs take their credentials from the environment."""
     if scheme != "s3":
-        return {"endpoint_url": storage.endpoint_url} if storage.endpoint_url else {}
+        return {"endpoint_url": resolve_env(storage.endpoint_url, where)} if storage.endpoint_url else {}
     secrets = {name: getattr(storage, name) for name in ("key", "secret", "token")}
     options: dict[str, Any] = {name: resolve_env(text, where) for name, text in secrets.items() if text}
     if storage.endpoint_url:

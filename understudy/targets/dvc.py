@@ -52,7 +52,8 @@ def write(folder: Path, config: Config, plan: Plan) -> Path:
 def _plan(config: Config) -> dict[str, Any]:
     """Always run: it sees what DVC cannot, such as a new file under a pattern or another release of understudy."""
     sources = [*config.sources, *([config.coverage] if config.coverage else [])]
-    files = [source.path for source in sources if source.kind == "files" and source.path]
+    # An object store's files are no paths here; this stage runs always and binds them by itself.
+    files = [s.path for s in sources if s.kind == "files" and s.path and "://" not in s.path]
     return {
         "cmd": f"understudy plan --to {PLAN}",
         "deps": ["understudy.yaml", *sorted({_before_pattern(file) for file in files})],

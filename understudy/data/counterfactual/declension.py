@@ -60,6 +60,8 @@ def decline_given(name: str, gender: str) -> tuple[str, ...]:
 def decline_surname(name: str, gender: str) -> tuple[str, ...]:
     """The six cases of a surname."""
     lower = name.lower()
+    if lower.endswith(("ых", "их")):  # Черных, Долгих: a genitive already
+        return (name,) * 6
     if gender == "f":
         if lower.endswith(("ая", "яя")):
             stem = name[:-2]

@@ -93,7 +93,10 @@ def _lines(path: Path) -> Iterator[Query]:
         if line.strip():
             try:
                 row = json.loads(line)
-                yield Query(row["bucket"], row["text"], row.get("language") or language_of(row["text"]))
+                query = Query(row["bucket"], row["text"], row.get("language") or language_of(row["text"]))
+                if not all(isinstance(value, str) for value in (query.bucket, query.text, query.language)):
+                    raise TypeError("no text")
+                yield query
             except (ValueError, KeyError, TypeError, AttributeError):
                 where = f"{path}:{number}"
                 raise ConfigError("QUERIES_SHAPE", where, 'wanted {"bucket": ..., "text": ...}') from None
