@@ -274,7 +274,7 @@ def test_a_browser_page_cannot_use_the_server(server: Server) -> None:
         refused(server.post(ask(), {"host": host}), 421, "host_not_allowed")
     for host in ("localhost", "127.0.0.1:9", "[::1]:9", "LOCALHOST:1"):
         assert server.post(ask(), {"host": host}).status_code == 200
-    for origin in ("https://evil.example", "null", "http://localhost:1"):
+    for origin in ("https://evil.example", "null", "http://localhost:1", "http://["):
         refused(server.post(ask(), {"origin": origin}), 403, "origin_not_allowed")
         refused(HTTP.get(f"{server.url}/v1/models", headers={"origin": origin}), 403, "origin_not_allowed")
     assert server.post(ask(), {"origin": server.url}).status_code == 200
@@ -322,6 +322,8 @@ def test_a_key_is_demanded_everywhere_but_health() -> None:
         refused(HTTP.get(f"{locked.url}/v1/models?api_key=k-right"), 401, "invalid_api_key")
         assert locked.post(ask(), {"authorization": "Bearer k-right"}).status_code == 200
         assert locked.health()["status"] == "ok"
+    with Server(Scripted(), access=Access(api_key="ключ")) as named:
+        assert HTTP.get(f"{named.url}/v1/models", headers={"authorization": "Bearer ключ".encode()}).status_code == 200
 
 
 def test_a_wide_bind_needs_a_key() -> None:

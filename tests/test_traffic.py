@@ -24,7 +24,7 @@ from understudy.models.simulated import SimulatedService
 from understudy.models.simulated.faults import Faults
 from understudy.monitor.service_level import lines, service_level
 from understudy.serve.upstream import Upstream
-from understudy.traffic import FILE, Entry, Feedback, TrafficLog, journal_mode, plain, reading
+from understudy.traffic import FILE, Distance, Entry, Feedback, TrafficLog, journal_mode, plain, reading
 
 CANARY = "canary-7f3a-Wellington"
 KEY = "sk-canary-key-that-no-file-may-hold"
@@ -229,6 +229,27 @@ def test_a_queue_that_is_full_drops_and_counts_without_waiting(tmp_path: Path) -
         log.record(Entry(f"late{i}", at="2999-01-01", total_ms=1))
     assert log.dropped == 20 and time.monotonic() - began < 5
     assert isinstance(log.rate(Feedback("r1", "up")).exception(0), OSError)
+
+
+@pytest.mark.parametrize("trouble", ["a rating nobody waits for", "a distance that fails", "a count of 31 digits"])
+def test_the_thread_that_writes_outlives_what_cannot_be_written(tmp_path: Path, trouble: str) -> None:
+    def failing(text: str) -> float:
+        return 1 / len(text.removeprefix("?"))
+
+    def slowly() -> Distance:
+        time.sleep(0.3)
+        return Distance("ref", failing)
+
+    with TrafficLog(tmp_path, TrafficConfig(), slowly) as log:
+        if trouble == "a rating nobody waits for":
+            assert log.rate(Feedback("r1", "up")).cancel()
+        else:
+            many = 10**30 if "count" in trouble else None
+            log.record(Entry("r1", at="2999-01-01", query="?", prompt_tokens=many))
+        time.sleep(1)
+        log.record(Entry("r2", at="2999-01-01", query="well"))
+    assert [(row["request_id"], row["distance"]) for row in rows(tmp_path)] == [("r2", 0.25)]
+    assert log.counts() == {"written": 1, "dropped": 0, "failed": trouble != "a rating nobody waits for"}
 
 
 def test_what_is_no_log_of_ours_is_said_in_one_line_and_serving_goes_on(

@@ -197,6 +197,8 @@ class TrafficLog:
         return [item for item in batch if item is not None], batch[-1] is not None
 
     def _write(self, batch: list[Any]) -> None:
+        # A rating whose caller has given up waiting is not stored: it was told so.
+        batch = [item for item in batch if isinstance(item, Entry) or item[1].set_running_or_notify_cancel()]
         entries = [item for item in batch if isinstance(item, Entry)]
         rated: list[tuple[Future[dict[str, bool] | None], dict[str, bool] | None]] = []
         try:
@@ -208,7 +210,7 @@ class TrafficLog:
                     else:
                         rated.append((item[1], self._rate(db, item[0])))
             self._retire(db)
-        except (sqlite3.Error, OSError) as e:
+        except Exception as e:  # whatever it is, the thread stays alive for the rows after it
             self._lost(len(entries), e)
             for item in batch:
                 if not isinstance(item, Entry):

@@ -75,12 +75,12 @@ class Guard:
         if self.access.hosts is not None and _host_name(host) not in self.access.hosts:
             raise ApiError(421, "host_not_allowed", "This Host is not served here.")
         origin = _values(scope, b"origin")
-        if origin and (len(origin) > 1 or urlsplit(origin[0]).netloc != host):
+        if origin and (len(origin) > 1 or _netloc(origin[0]) != host):
             raise ApiError(403, "origin_not_allowed", "Requests from other origins are refused.")
         if self.access.api_key and scope["path"] != "/health":
             self._authenticate(scope, self.access.api_key)
         length = _values(scope, b"content-length")
-        if length and length[0].isdigit() and int(length[0]) > self.max_body_bytes:
+        if length and length[0].isascii() and length[0].isdigit() and int(length[0]) > self.max_body_bytes:
             raise self._too_large()
         if scope["method"] == "POST":
             _check_type(scope)
@@ -88,7 +88,7 @@ class Guard:
     def _authenticate(self, scope: Scope, key: str) -> None:
         given = _values(scope, b"authorization")
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), key.encode()):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode("latin-1"), key.encode()):
             error = ApiError(401, "invalid_api_key", "The API key is missing or wrong.")
             error.headers["www-authenticate"] = "Bearer"
             raise error
@@ -132,6 +132,13 @@ def _one(scope: Scope, name: bytes) -> str:
 def _host_name(host: str) -> str:
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@\s]+)(:\d{1,5})?", host)
     return match[1].lower() if match else ""
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _request_id(scope: Scope) -> str:

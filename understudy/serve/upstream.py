@@ -195,8 +195,8 @@ class _Reading:
             chunk = json.loads(data)
             if chunk.get("error"):
                 raise UpstreamFailed("server_error", "an error inside the stream")
-            if usage := chunk.get("usage"):
-                self._usage = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+            if isinstance(usage := chunk.get("usage"), dict):
+                self._usage = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
             found = [self._choice(choice) for choice in chunk["choices"]]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as e:
             raise UpstreamFailed("bad_reply", f"an event is no chunk ({type(e).__name__})") from None
@@ -224,6 +224,11 @@ class _Reading:
         prompt, completion = self._usage
         ends = [Delta("", reason, prompt, 0 if i else completion) for i, reason in enumerate(self.reasons)]
         return [Piece(i, delta) for i, delta in enumerate(ends)]
+
+
+def _count(given: object) -> int:
+    """Tokens as a service counts them; 0 for what is no such number, which costs nobody the answer."""
+    return given if type(given) is int and 0 <= given < 2**31 else 0
 
 
 async def _read_some(response: Response) -> bytes:
