@@ -10,8 +10,8 @@ import pytest
 from understudy.config import BiasPrompts
 from understudy.core.records import Document, Example, read_examples, read_jsonl, write_jsonl
 from understudy.data.counterfactual.augment import augment
-from understudy.data.counterfactual.entities import queries as read_queries
 from understudy.data.counterfactual.declension import counterpart, decline_given, decline_surname, gender_of
+from understudy.data.counterfactual.entities import queries as read_queries
 from understudy.data.counterfactual.lexicon import language_of, lexicon
 from understudy.data.counterfactual.prompts import bias_prompts
 from understudy.data.counterfactual.rewrite import Person, Unswappable, mentions, rewrite

@@ -181,7 +181,9 @@ def test_a_whole_answer_counts_even_if_its_usage_or_end_is_lost() -> None:
             assert server.client().chat.completions.create(**ask()).usage is None, "nobody invents counts"
 
 
-@pytest.mark.parametrize("usage", ['{"prompt_tokens": 5}', '{"prompt_tokens": Infinity, "completion_tokens": -1}', "[5]"])
+@pytest.mark.parametrize(
+    "usage", ['{"prompt_tokens": 5}', '{"prompt_tokens": Infinity, "completion_tokens": -1}', "[5]"]
+)
 def test_counts_that_are_none_cost_no_answer(usage: str) -> None:
     event = f'data: {{"choices": [], "usage": {usage}}}\n\n'.encode()
     with Wire(say(chunk("fine"), chunk(None, "stop"), event, then=reset)) as upstream, front(upstream.url) as server:

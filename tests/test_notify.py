@@ -19,6 +19,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from test_chat_pack import tiny_model
 from thread import make_tiny, one_line, understudy
 
+from understudy.core.lease import hold
 from understudy.notify import Delivery, Message, Outbox
 from understudy.notify import messages as say
 from understudy.notify.outbox import shown
@@ -160,6 +161,28 @@ def test_secrets_stay_references_on_disk_and_out_of_complaints(
     assert all(b"canary" not in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert shown(address) == f"mailto://127.0.0.1:{server.port}" and shown("${env:NOTIFY}") == "${env:NOTIFY}"
     assert oct(box.waiting()[0].stat().st_mode)[-3:] == "700"
+
+
+def test_an_address_that_cannot_be_used_keeps_its_secret_and_stops_no_other(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT", "tgram://canary-4711/")
+    monkeypatch.delenv("NO_SUCH_ADDRESS", raising=False)
+    box = Outbox(tmp_path)
+    box.put(Message("data", "x", "<p>y</p>"), ["${env:NO_SUCH_ADDRESS}", "${env:CHAT}", server.address])
+    done = box.send()
+    assert (done.sent, done.waiting, len(server.box.mails)) == (0, 1, 1)
+    assert "NO_SUCH_ADDRESS is not set" in done.why[0] and "Unparseable" in done.why[1]
+    assert "canary" not in " ".join(done.why) and shown("tgram://canary-4711/1") == "tgram://***"
+
+
+def test_two_processes_that_send_at_once_send_once(server: Server, tmp_path: Path) -> None:
+    box = Outbox(tmp_path)
+    box.put(Message("data", "x", "<p>y</p>"), [server.address])
+    with hold(tmp_path / ".lock", what="outbox"):
+        other = Outbox(tmp_path).send()
+    assert (other.sent, other.waiting, server.box.mails) == (0, 1, []) and "another process" in other.why[0]
+    assert box.send().sent == 1 and len(server.box.mails) == 1
 
 
 EXTRA = """

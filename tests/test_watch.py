@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from thread import make_tiny, one_line, understudy
 
+from understudy import upkeep
 from understudy.config import CollectConfig, FieldMap, SourceConfig, TrafficConfig
 from understudy.core.records import Example, read_records
 from understudy.data.sources import collect
@@ -60,9 +62,12 @@ def test_every_row_with_content_is_taken_once_or_named(tmp_path: Path) -> None:
         entry(10, error="upstream_lost", status=502),
     ]
     write(tmp_path / "traffic", entries, {"r-3": "up", "r-4": "down"})
+    with TrafficLog(tmp_path / "traffic", TrafficConfig(store="content")) as log:
+        log.record(entry(12))
+        log.rate(Feedback("r-12", "down", "call me: +44 (0)20 7946 0018")).result(30)
     first = gather(tmp_path)
-    assert first.ledger.balanced and first.ledger.rows_in == 8
-    assert first.ledger.rejected == {"unrated": 1, "candidate": 1, "cut": 1, "personal": 2, "duplicate": 1}
+    assert first.ledger.balanced and first.ledger.rows_in == 9
+    assert first.ledger.rejected == {"unrated": 1, "candidate": 1, "cut": 1, "personal": 3, "duplicate": 1}
     assert first.examples and first.candidates
     rows = [json.loads(line) for line in first.examples.read_text("utf-8").splitlines()]
     assert [r["request_id"] for r in rows] == ["r-1", "r-3"]
@@ -168,3 +173,22 @@ def test_drift_leads_to_harvest_and_run_where_that_is_wanted_and_their_ends_are_
     assert respond(Project(folder), errors, told.append) == {}
     assert respond(Project(folder), drift, told.append) == {"harvest": 2, "run": 2}, "no log, and no rows to run on"
     assert told == ["drift: understudy harvest", "drift: understudy run"]
+
+
+def test_a_watch_that_is_ended_in_a_training_has_told_of_it_and_begins_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_tiny(tmp_path / "p")
+    write(folder / "traffic", [entry(1)])
+    found = Finding("drift", True, "drift: p = 0.0005", {})
+
+    def ended(*given: object) -> dict[str, int]:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(upkeep, "_drift", lambda *given: found)
+    monkeypatch.setattr(upkeep, "respond", ended)
+    with pytest.raises(SystemExit):
+        upkeep.check(Project(folder), print)
+    assert upkeep.check(Project(folder), print) == []
+    (line,) = (folder / "runs" / "alerts.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["change"] == "raised"

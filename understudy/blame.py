@@ -53,7 +53,7 @@ class Neighbour:
 
 def history(artifacts: Sequence[Artifact], row_id: str) -> History:
     """Where a row was kept or rejected, what came of it. Raises ConfigError ROW_UNKNOWN with the nearest ids."""
-    found = History(row_id)
+    found = History(_id_at(artifacts, row_id) or row_id)
     for artifact in artifacts:
         if not artifact.manifest.get("alias_of"):
             found.events += _events(artifact, found)
@@ -64,10 +64,17 @@ def history(artifacts: Sequence[Artifact], row_id: str) -> History:
     return found
 
 
+def _id_at(artifacts: Sequence[Artifact], place: str) -> str:
+    """The id of the row that was read at a place; empty where none was."""
+    needle = json.dumps(place, ensure_ascii=False)
+    rows = (row for a in artifacts for row in _lines(a.path / "places.jsonl", needle))
+    return next((str(row["id"]) for row in rows if row["where"] == place), "")
+
+
 def _events(artifact: Artifact, found: History) -> Iterator[Event]:
     name, needle = artifact.name, json.dumps(found.id, ensure_ascii=False)
     for row in _lines(artifact.path / "places.jsonl", needle):
-        if found.id in (row["id"], row["where"]):
+        if found.id == row["id"]:
             yield Event(name, "read", row["where"])
     for stem in RECORDS:
         children = []
@@ -143,13 +150,14 @@ def training_rows(artifacts: Sequence[Artifact]) -> list[tuple[str, Example]]:
 def answer_of(artifacts: Sequence[Artifact], item: str, who: str) -> tuple[str, str, str]:
     """(step, prompt, answer) of a model's first answer to a held or dev item; the last step that has it.
 
+    Candidate and base have answered dev items, the others held ones alone.
     Raises ConfigError ITEM_UNKNOWN with the nearest ids.
     """
     answers = {a.name: a for a in artifacts if a.kind == "Answers"}
     known: set[str] = set()
-    for name in [n for n in answers if n == f"answer-held-{who}"] + sorted(
-        (n for n in answers if n.startswith("answer-dev-") and n != "answer-dev-base"), reverse=True
-    ):
+    arms = (n for n in answers if n.startswith("answer-dev-") and (n == "answer-dev-base") == (who == "base"))
+    dev = sorted(arms, reverse=True) if who in ("candidate", "base") else []
+    for name in [n for n in answers if n == f"answer-held-{who}"] + dev:
         for row in read_jsonl(answers[name].path / "answers.jsonl"):
             known.add(str(row["id"]))
             if row["id"] == item and not row.get("sample"):

@@ -19,6 +19,7 @@ from understudy.errors import ConfigError
 
 ASIDE = ("held", "test")
 """What split rejects because the HeldSet keeps it."""
+READS = ("collect", "collect_web")
 
 
 class Entry(BaseModel):
@@ -93,7 +94,7 @@ def _links(artifact: Artifact, by_name: dict[str, Artifact]) -> Iterator[Link]:
     assert artifact.ledger is not None
     parents = [by_name[name] for name in artifact.manifest["inputs"] if name in by_name]
     stage, taken = artifact.manifest["stage"], artifact.ledger.rows_in
-    if stage in ("clean", "dedupe", "split"):
+    if stage in ("clean", "merge", "dedupe", "split"):
         given = sum(_out(p) for p in parents if p.kind == "Corpus")
         yield Link(text=f"{' and '.join(p.name for p in parents)} > {artifact.name}", given=given, taken=taken)
     elif stage in ("pack", "sabotage"):
@@ -124,10 +125,10 @@ def _flow(entries: Sequence[Entry]) -> dict[str, int]:
     """`read` and `written` rows, and where they are: in training, validation, dev, held, documents, or rejected."""
     flow: Counter[str] = Counter()
     for entry in entries:
-        flow["read"] += entry.rows_in if entry.stage == "collect" else 0
+        flow["read"] += entry.rows_in if entry.stage in READS else 0
         flow["written by the teacher"] += entry.rows_in if entry.stage == "synthesize" else 0
         flow["training"] += entry.rows_out if entry.stage == "synthesize" else 0
-        if entry.stage in ("collect", "clean", "dedupe", "split", "synthesize"):
+        if entry.stage in (*READS, "clean", "merge", "dedupe", "split", "synthesize"):
             flow["rejected"] += sum(count for reason, count in entry.rejected.items() if reason not in ASIDE)
         if entry.stage == "split":
             flow["held"] += sum(entry.rejected.get(name, 0) for name in ASIDE)

@@ -138,12 +138,18 @@ def check(project: Project, tell: Callable[[str], None]) -> list[Alert]:
     for found in findings:
         tell(("ALARM  " if found.kind in state.alarms else "ok     ") + found.says)
     for alert in alerts:
-        _keep(project, alert, respond(project, alert, tell))
         try:
             tell_people(project, alert.says, alert.figures)
-        except UnderstudyError as e:  # an unset variable of a recipient's address stops no watch
+        except UnderstudyError as e:  # what a recipient's address lacks stops no watch
             tell(e.line())
+    # Before the hours of a training: a watch that is ended in them begins no second one.
     state.save(file)
+    for alert in alerts:
+        actions = dict[str, int]()
+        try:
+            actions = respond(project, alert, tell)
+        finally:
+            _keep(project, alert, actions)
     return alerts
 
 

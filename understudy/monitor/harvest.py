@@ -91,7 +91,7 @@ def _harvested(row: sqlite3.Row, terms_url: str | None) -> dict[str, Any]:
 
 def _reason(row: sqlite3.Row, found: dict[str, Any], keep_personal: bool) -> str:
     """Why a row is no example; empty when it is one."""
-    if not keep_personal and _personal(found["messages"]):
+    if not keep_personal and _personal([*found["messages"], {"content": row["comment"] or ""}]):
         return "personal"
     if row["rating"] == "down":
         return "candidate"
@@ -102,7 +102,7 @@ def _reason(row: sqlite3.Row, found: dict[str, Any], keep_personal: bool) -> str
 
 
 def _personal(messages: list[dict[str, str]]) -> bool:
-    """Whether an address or a long number stands in a message. Names are not found: read what is harvested."""
+    """Whether an address or a long number stands in a text. Names are not found: read what is harvested."""
     return any(_EMAIL.search(m["content"]) or _NUMBER.search(m["content"]) for m in messages)
 
 

@@ -16,13 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from understudy.errors import ConfigError, extra
+from understudy.core.lease import hold
+from understudy.errors import BusyError, ConfigError, extra
 from understudy.notify.messages import Message
 
 REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 PATIENCE_S = 10.0
 """Longest wait for a connection or an answer of one recipient's server."""
-MAX_WAITING = 1000
+MAILS = ("mailto", "mailtos")
+URL = re.compile(r"\S*://\S*")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,18 @@ class Outbox:
         return sorted(p.parent for p in self.folder.glob("[0-9]*/message.json"))
 
     def send(self) -> Delivery:
-        """Try every message once; a recipient that failed is not asked again in this round."""
+        """Try every message once; a recipient that failed is not asked again in this round.
+
+        While another process sends, nothing is done: no recipient gets a message twice.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with hold(self.folder / ".lock", what="outbox"):
+                return self._send()
+        except BusyError as e:
+            return Delivery(0, len(self.waiting()), (f"another process is sending, {e.what}",))
+
+    def _send(self) -> Delivery:
         sent, down = 0, dict[str, str]()
         for folder in self.waiting():
             about = json.loads((folder / "message.json").read_text("utf-8"))
@@ -74,17 +87,23 @@ class Outbox:
     def _deliver(self, folder: Path, about: dict[str, str], to: str, down: dict[str, str]) -> bool:
         with extra("notify"):
             import apprise
+        try:
+            address = resolve(to)
+        except ConfigError as e:
+            down[to] = f"{shown(to)}: {e.what}"
+            return False
         said = _Said()
         with said:
             target = apprise.Apprise()
-            taken = target.add(_patient(resolve(to))) and target.notify(
+            taken = target.add(_patient(address)) and target.notify(
                 body=about["html"],
                 title=about["subject"],
                 body_format=apprise.NotifyFormat.HTML,
                 attach=[str(p) for p in sorted(folder.glob("*.png"))] or None,
             )
         if not taken:
-            down[to] = f"{shown(to)}: {said.last or 'not delivered'}"
+            # An address that Apprise cannot read it repeats, with most of what is secret in it.
+            down[to] = f"{shown(to)}: {URL.sub('***', said.last) or 'not delivered'}"
         return bool(taken)
 
     def _keep(self, folder: Path, about: dict[str, object]) -> None:
@@ -107,17 +126,22 @@ def resolve(address: str) -> str:
 
 
 def shown(address: str) -> str:
-    """An address as people may see it: scheme and host, or the reference that holds it."""
+    """An address as people may see it: scheme and a mail's host, or the reference that holds it.
+
+    Where other services' addresses have their host, many have a token.
+    """
     if not (found := re.match(r"([a-z0-9+.-]+)://", address, re.IGNORECASE)):
         return address if REFERENCE.fullmatch(address) else "a recipient"
     rest = address[found.end() :].split("?")[0].split("/")[0].rsplit("@", 1)[-1]
+    if found[1].lower() not in MAILS:
+        return f"{found[1]}://***"
     return f"{found[1]}://{rest}"
 
 
 def _patient(address: str) -> str:
     """With the deadlines of ours, unless the address has its own; pictures of a mail stand in the text."""
     wanted = {"rto": f"{PATIENCE_S:g}", "cto": f"{PATIENCE_S:g}"}
-    if address.startswith(("mailto", "mailtos")):
+    if address.startswith(MAILS):
         wanted |= {"inline": "yes", "format": "html"}
     query = address.partition("?")[2]
     missing = [f"{key}={value}" for key, value in wanted.items() if not re.search(rf"(^|&){key}=", query)]
