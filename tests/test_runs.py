@@ -11,7 +11,7 @@ from thread import TINY, make_tiny
 
 from understudy.cli import project as cli
 from understudy.core.artifact import Dataset, Release, Report, Store
-from understudy.core.journal import now
+from understudy.core.journal import length
 from understudy.core.lease import hold
 from understudy.core.plan import Plan
 from understudy.core.runner import Runner
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_shows_what_ran(root: Path) -> None:
     for name in ("collect", "clean"):
         runner.run_step(plan.step(name))
     assert {s.name: s.cached for s in project.summary(run).stages} == {"collect": False, "clean": False}
-    run.write("status.json", {"started": now()})  # carried on
+    run.write("status.json", {"attempts": length(run.journal)})  # carried on
     runner.run_step(plan.step("clean"))
     runner.run_step(plan.step("dedupe"))
     shown = {s.name: s.cached for s in project.summary(run).stages}

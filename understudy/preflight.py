@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 from understudy.config import Config, SourceConfig
 from understudy.configfile import env_references
+from understudy.core import machine
+from understudy.core.artifact import MANIFEST
 from understudy.core.journal import now
 from understudy.core.plan import Plan
 from understudy.errors import ConfigError, ResourceError
@@ -15,6 +18,10 @@ from understudy.project import Project
 
 WEB = ("httpx2", "selectolax")
 LOCAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "mlflow")
+FILES = 32
+"""Open files of a run, less two for each request under way; a whole run was seen to need less than 20."""
+RECORDS = 2_000_000
+"""Bytes of journals, reports and the registry's database."""
 GRADED = ("judge_similarity", "judge_precision")
 """Metrics from 1 to 100."""
 
@@ -29,11 +36,43 @@ def refuse(project: Project) -> None:
         if not value.strip() or "\n" in value or "\r" in value:
             state = "is not set" if name not in os.environ else "is empty or holds a line break"
             raise ConfigError("ENV_MISSING", key, f"the environment variable {name} {state}", f"export {name}=...")
+    services = (project.config.teacher, project.config.judge, project.config.service)
+    machine.require_files(FILES + 2 * max(s.concurrency if s else 0 for s in services))
     for package in LOCAL:
         if find_spec(package) is None:
             raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[local]'")
     if project.config.notify and find_spec("apprise") is None:
         raise ResourceError("EXTRA_MISSING", "apprise", "is not installed", "pip install 'understudy[notify]'")
+
+
+def refuse_full(project: Project, plan: Plan) -> None:
+    """Raise ResourceError DISK_FULL when what the plan has still to make does not fit where the project lies."""
+    machine.require_room(project.root, estimate(project, plan))
+
+
+def estimate(project: Project, plan: Plan) -> int:
+    """Bytes that the steps which are not done yet will write, about; 0 when all are done.
+
+    Rows are taken to be as large as their files, trained weights to be float32.
+    """
+    from understudy.data.files import local_files
+    from understudy.data.objects import scheme_of
+    from understudy.models.base_files import files, float32_bytes, locate
+
+    cfg = project.config
+    base = locate(cfg.base.path, project.root)
+    weights = float32_bytes(base)
+    sources = [*cfg.sources, *([cfg.coverage] if cfg.coverage else [])]
+    local = [s for s in sources if s.kind == "files" and scheme_of(s.path or "") in ("", "file")]
+    rows = sum(Path(file.address).stat().st_size for source in local for file in local_files(source, project.root))
+    # Trained whole, up to three checkpoints of weights and two moments lie beside the result.
+    tuned = weights * (10 if cfg.train.method == "full" else 1)
+    sizes = {"Base": sum(p.stat().st_size for p in files(base)), "Corpus": rows, "Dataset": rows, "Packed": 2 * rows}
+    need = 0
+    for step in plan.steps:
+        if step.stage != "adopt" and not (project.store.address(step.name, step.fingerprint) / MANIFEST).is_file():
+            need += tuned if step.stage == "train" else sizes.get(step.kind, 0)
+    return need + (RECORDS if need else 0)
 
 
 def _refuse_web(source: SourceConfig) -> None:
@@ -94,6 +133,9 @@ def warnings(project: Project) -> Iterator[str]:
     from understudy.data.sources import costs
 
     plan: Plan = project.preview()
+    runs = project.root / "runs"
+    machine.probe(runs if runs.is_dir() else project.root)
+    refuse_full(project, plan)
     cfg = project.config
     if cfg.teacher and cfg.teacher.provider != "simulated":
         terms = cfg.teacher.terms_url or "its terms_url is not set"

@@ -7,7 +7,6 @@ its last run; changed configuration or sources, or `--new`, bind afresh.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +19,9 @@ from understudy import __version__
 from understudy.config import Config
 from understudy.configfile import Loaded, load
 from understudy.core.artifact import Artifact, Release, Report, Store, read_sealed, write_synced
-from understudy.core.journal import events, now
+from understudy.core.journal import events, length, now
 from understudy.core.lease import hold
+from understudy.core.machine import probe
 from understudy.core.plan import Plan
 from understudy.core.records import digest
 from understudy.core.runner import Outcome, Runner, Watcher
@@ -58,9 +58,9 @@ class Run:
     def write(self, name: str, value: dict[str, Any]) -> None:
         write_synced(self.path / name, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False))
 
-    def ran(self, since: str) -> set[str]:
-        """Steps that ran since a moment, from the journal: a run that was killed has no status of them."""
-        last = {e["step"]: e["event"] for e in events(self.journal) if e["at"] >= since}
+    def ran(self, after: int) -> set[str]:
+        """Steps that ran after so many attempts, from the journal: a run that was killed has no status of them."""
+        last = {e["step"]: e["event"] for e in events(self.journal) if e.get("number", 0) > after}
         return {step for step, event in last.items() if event not in ("failed", "skipped")}
 
     def plan(self) -> Plan:
@@ -87,7 +87,11 @@ class Project:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """The project's own lock; a second `run` gets BusyError with the owner's pid."""
+        """The project's own lock; a second `run` gets BusyError with the owner's pid.
+
+        Raises ResourceError FS_UNSUITABLE where the folder cannot hold a project.
+        """
+        probe(self.root / "runs")
         with hold(self.root / "runs" / ".lock", what=f"project {self.root.name}"):
             yield
 
@@ -217,8 +221,8 @@ class Project:
     def execute(self, run: Run, plan: Plan, watcher: Watcher) -> list[Outcome]:
         """Run the plan, register a release that passed, keep the status; the caller holds the lock."""
         runner = Runner(self.root, self.store, run.journal, watcher)
-        started = now()
-        run.write("status.json", {**run.read("status.json"), "started": started})
+        begun = {"started": now(), "attempts": length(run.journal)}
+        run.write("status.json", {**run.read("status.json"), **begun})
         outcomes = runner.run(plan)
         status = {
             o.step.name: {"seconds": o.seconds, "state": o.state, "content_digest": o.artifact.content_digest}
@@ -229,11 +233,11 @@ class Project:
             if isinstance(outcome.artifact, Release) and outcome.step.stage == "register":
                 version = self.publish(outcome.artifact, run)
             if isinstance(outcome.artifact, Report):
-                shutil.copyfile(outcome.artifact.path / "report.html", run.path / "report.html")
+                write_synced(run.path / "report.html", (outcome.artifact.path / "report.html").read_text("utf-8"))
         finished = run.read("status.json").get("finished")
         if not finished or any(o.state != "cached" for o in outcomes):
             finished = now()
-        run.write("status.json", {"started": started, "finished": finished, "version": version, "steps": status})
+        run.write("status.json", {**begun, "finished": finished, "version": version, "steps": status})
         return outcomes
 
     def summary(self, run: Run) -> Summary:
@@ -241,7 +245,7 @@ class Project:
         from understudy.summary import summarise
 
         plan, status = run.plan(), run.read("status.json")
-        control, ran = run.read("bindings.json").get("control"), run.ran(str(status.get("started", "")))
+        control, ran = run.read("bindings.json").get("control"), run.ran(int(status.get("attempts", 0)))
         return summarise(run.id, plan, self.artifacts(run), status=status, control=control, ran=ran)
 
     def mirror(self, run: Run) -> str:

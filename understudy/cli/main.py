@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ import warnings
 
 from understudy.cli import bias, exchange, operating, project, rows, serving, targets  # noqa: F401  (each joins its commands)
 from understudy.cli.app import app
-from understudy.errors import ConfigError, ResourceError, UnderstudyError
+from understudy.core import machine
+from understudy.errors import ConfigError, RemoteError, ResourceError, UnderstudyError
 
 
 def _take_directory(args: list[str]) -> list[str]:
@@ -35,6 +37,20 @@ def _take_directory(args: list[str]) -> list[str]:
         except OSError as e:
             raise ConfigError("DIRECTORY", directory, e.strerror or str(e), "give an existing folder") from None
     return rest
+
+
+def _speak_utf8() -> None:
+    """File names and texts are UTF-8 in every locale; what the console cannot show is escaped.
+
+    Python chooses the encoding of file names before any of our code runs, so this process starts itself anew.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.getfilesystemencoding() != "utf-8":
+        shown = f"{sys.stdout.encoding if sys.stdout else 'ascii'}:backslashreplace"
+        environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": shown}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 class _Signalled(BaseException):
@@ -70,7 +86,9 @@ def _fail(e: UnderstudyError, as_json: bool) -> int:
 
 def main() -> None:
     """Entry point: one line and an exit code for every situation of the user's, never a traceback."""
+    _speak_utf8()
     _listen()
+    machine.settle()
     # transformers deprecates its own names: nothing a user could mend.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
     args = sys.argv[1:]
@@ -79,7 +97,7 @@ def main() -> None:
         code = app(_take_directory(args) or ["--help"], prog_name="understudy", standalone_mode=False)
         sys.stdout.flush()
     except UnderstudyError as e:
-        code = _fail(e, as_json)
+        code = _fail(_disk_full(e) or e, as_json)
     except _Signalled as e:
         serving = {"serve", "simulate", "watch"} & set(args)
         sys.stderr.write("stopped\n" if serving else "interrupted; finished steps are kept, run again to go on\n")
@@ -87,26 +105,20 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    except OSError as e:
-        code = _fail(_machine_error(e), as_json)
     except MemoryError:
         code = _fail(ResourceError("OUT_OF_MEMORY", "run", "memory ran out", "use a smaller size or batch"), as_json)
     except Exception as e:
-        if not _is_usage_error(e):
+        refused = machine.fault(e)
+        if not refused and not _is_usage_error(e):
             raise
-        code = _fail(ConfigError("USAGE", "understudy", _message(e), "understudy --help"), as_json)
+        code = _fail(refused or ConfigError("USAGE", "understudy", _message(e), "understudy --help"), as_json)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _machine_error(e: OSError) -> UnderstudyError:
-    import errno
-
-    where = e.filename or "file"
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError("DISK_FULL", where, "no space left", "free some; understudy gc shows what can go")
-    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ResourceError("FS_UNSUITABLE", where, e.strerror or "denied", "give understudy a writable folder")
-    return ResourceError("OS_ERROR", where, e.strerror or str(e), "")
+def _disk_full(e: UnderstudyError) -> UnderstudyError | None:
+    """A full disk, where a library called it something else."""
+    found = machine.fault(e) if isinstance(e, RemoteError) else None
+    return found if found and found.code == "DISK_FULL" else None
 
 
 def _is_usage_error(e: Exception) -> bool:

@@ -18,6 +18,7 @@ from understudy.errors import ConfigError, RemoteError, UnderstudyError
 def init(name: Annotated[str, typer.Argument(help="Project name, also the folder that is made.")]) -> None:
     """Make a folder with a commented starter understudy.yaml."""
     from understudy.configfile import starter
+    from understudy.core.artifact import write_synced
 
     folder = Path(name)
     file = folder / "understudy.yaml"
@@ -25,7 +26,7 @@ def init(name: Annotated[str, typer.Argument(help="Project name, also the folder
         raise ConfigError("CFG_EXISTS", file, "is there already", "edit it, or choose another name")
     text = starter(folder.resolve().name)
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, "utf-8")
+    write_synced(file, text)
     _ignore(folder / ".gitignore")
     typer.echo(f"wrote {file}; put your data under {folder}/data and edit the file, then: understudy run -C {name}")
 
@@ -38,7 +39,8 @@ def _ignore(file: Path) -> None:
     missing = [line for line in (f"{name}/".encode() for name in OWN_FOLDERS) if line not in before.splitlines()]
     if missing:
         joint = b"\n" if before and not before.endswith(b"\n") else b""
-        file.write_bytes(before + joint + b"\n".join(missing) + b"\n")
+        with open(file, "ab") as f:  # a full disk takes nothing from what is there
+            f.write(joint + b"\n".join(missing) + b"\n")
 
 
 @app.command()
@@ -122,7 +124,7 @@ def run(
     allow_secrets: AllowSecrets = False,
 ) -> None:
     """Run the whole life cycle; finished steps are reused. Exit 7 when the gate says no."""
-    from understudy.preflight import refuse
+    from understudy.preflight import refuse, refuse_full
     from understudy.project import require_passed
     from understudy.summary import verdict_of
     from understudy.terminal import RunWatcher, print_summary
@@ -133,6 +135,7 @@ def run(
         with project.locked():
             current, built, fresh = project.open_run(new=new, control=control, mitigate=mitigate, as_of=as_of)
             _note_changed(project, current, fresh)
+            refuse_full(project, built)
             with RunWatcher(quiet) as watcher, _announced(watcher, project, current) as announcer:
                 outcomes = project.execute(current, built, announcer)
     finally:
@@ -233,6 +236,7 @@ def step(
     """Run one step of a plan; every orchestrator calls this."""
     import understudy.stages  # noqa: F401
     from understudy.core.artifact import Release, Store
+    from understudy.core.machine import probe
     from understudy.core.plan import Plan
     from understudy.core.runner import Runner
     from understudy.terminal import RunWatcher
@@ -242,6 +246,7 @@ def step(
     wanted = loaded.step(name)
     with RunWatcher() as watcher:
         place = Store(store, by_name=by_name) if store else project.store
+        probe(place.root)
         runner = Runner(project.root, place, plan_file.parent / "journal", watcher)
         watcher.started(wanted, loaded.steps.index(wanted), len(loaded.steps))
         outcome = runner.run_step(wanted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -153,7 +154,8 @@ class Runner:
             artifact = self.store.commit(artifact, staged, self._header(step))
         except BaseException as e:
             shutil.rmtree(staged, ignore_errors=True)
-            journal.write("failed", error=f"{type(e).__name__}: {e}"[:2000])
+            with suppress(OSError):  # a full disk must not hide what happened
+                journal.write("failed", error=f"{type(e).__name__}: {e}"[:2000])
             raise
         shutil.rmtree(scratch, ignore_errors=True)
         journal.write("finished", seconds=seconds, content_digest=artifact.content_digest)

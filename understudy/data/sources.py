@@ -15,7 +15,7 @@ from understudy.config import CollectConfig, SourceConfig
 from understudy.core.records import Document, Ledger, Record, digest, write_jsonl
 from understudy.data import bigquery, sql
 from understudy.data.clean import Fault
-from understudy.data.files import SourceFile, local_files
+from understudy.data.files import LocalFile, SourceFile, local_files
 from understudy.data.formats import read_file
 from understudy.data.hub import hub_files
 from understudy.data.mapping import UNANSWERABLE, Columns, record_of, roles_of, squad_questions
@@ -91,10 +91,18 @@ def _refuse_twice(sources: Sequence[SourceConfig], project: Path, out: Path) -> 
             if Path(file.address).is_relative_to(out.resolve()):
                 raise ConfigError("PATH_CONFLICT", file.label, "the output would lie over this source", "narrow `path`")
             reading = {"text_template", "unit", "select", "members"}
-            key = (file.address, digest([source.fields.model_dump(), source.model_dump(include=reading)]))
+            key = (_place(file), digest([source.fields.model_dump(), source.model_dump(include=reading)]))
             if key in known:
                 raise ConfigError("PATH_CONFLICT", file.label, "two sources read this file in the same way", "drop one")
             known.add(key)
+
+
+def _place(file: SourceFile) -> str:
+    """Equal for equal files: a disk may call one file by two names, by case or by hard links."""
+    if not isinstance(file, LocalFile):
+        return file.address
+    about = file.path.stat()
+    return f"{about.st_dev}:{about.st_ino}"
 
 
 def source_files(source: SourceConfig, project: Path) -> Sequence[SourceFile]:

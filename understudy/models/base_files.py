@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from math import prod
 from pathlib import Path
 
 from understudy.config import BaseConfig
@@ -48,6 +50,16 @@ def take_in(cfg: BaseConfig, project: Path, out: Path) -> dict[str, str]:
         what = "the model's files changed since the run was bound"
         raise DataError("FILE_CHANGED", cfg.path, what, "`understudy run` binds what is there now")
     return {"model": cfg.path, "digest": taken}
+
+
+def float32_bytes(folder: Path) -> int:
+    """Bytes of the weights once they are tuned: every number in float32, as the safetensors headers count them."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with open(path, "rb") as f:
+            header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        total += sum(4 * prod(about["shape"]) for name, about in header.items() if name != "__metadata__")
+    return total
 
 
 def folder_digest(folder: Path) -> str:
