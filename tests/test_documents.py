@@ -139,3 +139,16 @@ def test_end_tags_of_nothing_hide_no_depth(stray: str) -> None:
 
     assert too_deep(f"<div>{stray}" * (MAX_DEPTH + 1))
     assert not too_deep(f"<div>{stray}</div>" * (MAX_DEPTH * 2)) and not too_deep(f"<div>{stray}" * MAX_DEPTH)
+
+
+def test_a_paragraph_over_the_limit_costs_itself_and_no_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    put(tmp_path, "a.txt", "one\n\n" + ("x" * 99 + "\n") * 200_000 + "\ntwo\n")
+    tracemalloc.start()
+    ledger, rows, rejects = gather(tmp_path, source("a.txt", {}, unit="paragraph", max_row_bytes=1_000_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [row["text"] for row in rows] == ["one", "two"] and ledger.rejected == {"ROW_TOO_LONG": 1}
+    assert rejects[0]["where"] == "a.txt:3" and "19999999 bytes" in rejects[0]["detail"]
+    assert peak < 12_000_000, "20 MB were read"

@@ -317,6 +317,13 @@ def test_links_are_followed_on_the_host_and_a_trap_ends_at_the_cap(tmp_path: Pat
 # --- sites that cannot be read
 
 
+def test_links_are_relative_to_what_the_page_says(tmp_path: Path) -> None:
+    pages = {"/a/b": reply(page(more='<base href="/c/"><a class=more href=d>next</a>')), "/c/d": reply(page("Ясно."))}
+    with site(pages) as host:
+        gather(web(one(host, urls=[host.url("/a/b")], follow="a.more"), hosts=[host]), tmp_path)
+        assert host.paths() == ["/a/b", "/c/d"]
+
+
 def test_a_stopped_day_goes_on_where_it_was(hosts: tuple[Site, Site], tmp_path: Path) -> None:
     """Pages that were read are kept: only what is missing is asked for, and a new mapping asks for nothing."""
     host = hosts[0]

@@ -27,28 +27,31 @@ def read_text_rows(handle: BufferedReader, file: File, name: str, unit: Unit) ->
     if unit == "document":
         yield _whole(handle, file, lambda raw: {"text": _decoded(raw, file), "name": name})
         return
-    held: list[Line] = []
+    held, size = list[Line](), 0
     for line in lines(handle, file.limit):
         file.note_end(line)
         if line.raw is None:
             yield file.too_long(f"{file.label}:{line.number}", line.offset, line.size)
         elif unit == "line":
-            yield from _joined([line], file, name)
+            yield from _joined([line], line.size, file, name)
         elif line.raw.strip():
-            held.append(line)
+            size += line.size + 1
+            # Of a paragraph over the limit the beginning is enough to say where it stands.
+            if size <= file.limit + 1:
+                held.append(line)
         else:
-            yield from _joined(held, file, name)
-            held = []
-    yield from _joined(held, file, name)
+            yield from _joined(held, size - 1, file, name)
+            held, size = [], 0
+    yield from _joined(held, size - 1, file, name)
 
 
-def _joined(held: list[Line], file: File, name: str) -> Iterator[Row | Bad]:
+def _joined(held: list[Line], size: int, file: File, name: str) -> Iterator[Row | Bad]:
     raw = b"\n".join(line.raw or b"" for line in held)
     if not raw.removeprefix(BOM).strip():
         return
     where, offset = f"{file.label}:{held[0].number}", held[0].offset
-    if len(raw) > file.limit:
-        yield file.too_long(where, offset, len(raw))
+    if size > file.limit:
+        yield file.too_long(where, offset, size)
         return
 
     def read() -> Values:

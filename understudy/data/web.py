@@ -226,7 +226,7 @@ def _followed(visit: Visit, shown: pages.View, here: Wanted, hosts: set[str]) ->
     site = visit.site
     if not site.follow:
         return
-    base = parse(shown.url)
+    base = _base(shown)
     selector = pages.filled(site.follow, visit.day, here.combinations[0])
     for text in pages.links(shown, selector, site):
         try:
@@ -240,6 +240,15 @@ def _followed(visit: Visit, shown: pages.View, here: Wanted, hosts: set[str]) ->
             visit.note("CRAWL_CAP")
         else:
             yield Wanted(address, here.combinations, here.depth + 1)
+
+
+def _base(shown: pages.View) -> Address:
+    """What a page's links are relative to: its own URL, or what its `base` element says."""
+    own, told = parse(shown.url), shown.tree.css_first("base[href]")
+    try:
+        return parse((told.attributes.get("href") or "").strip(), own) if told else own
+    except Fault:
+        return own
 
 
 def _error(fault: Fault, url: str) -> UnderstudyError:
