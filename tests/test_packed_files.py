@@ -238,6 +238,29 @@ def test_an_archive_inside_an_archive_is_refused(tmp_path: Path, name: str, data
     assert error.code == ("FILE_KIND" if name == "a.tar.gz" else "ARCHIVE_LIMIT"), error
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar", "gz", "zst"])
+def test_nine_layers_are_refused_at_the_second(tmp_path: Path, kind: str) -> None:
+    """Each layer would be within every cap: what is refused is that there is another one."""
+    data, pack = LINES, {"gz": gz, "zst": zstd}.get(kind)
+    for layer in range(9):
+        data = pack(data) if pack else (zipped if kind == "zip" else tarred)({f"{layer}.jsonl": data})
+    name = f"a.jsonl.{kind}" if pack else f"a.{kind}"
+    put(tmp_path, name, data)
+    error = code(tmp_path, source(name))
+    assert (error.code, error.exit_code) == ("ARCHIVE_LIMIT", 6) and "inside an archive" in error.what
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [name]
+
+
+def test_ten_gigabytes_and_a_million_members_are_refused_by_what_the_zip_says_of_itself(tmp_path: Path) -> None:
+    for entry, at, size, value in (("size", 24, 4, 10**10 % 2**32), ("members", 10, 2, 0xFFFF)):
+        whole = bytearray(zipped({"a.jsonl": LINES}))
+        start = whole.rindex(b"PK\x01\x02" if entry == "size" else b"PK\x05\x06") + at
+        whole[start : start + size] = value.to_bytes(size, "little")
+        put(tmp_path, "a.zip", bytes(whole))
+        error = code(tmp_path, source("a.zip"))
+        assert (error.code, error.exit_code) == ("ARCHIVE_LIMIT", 6), entry
+
+
 def test_too_many_members_are_refused_before_any_is_read(tmp_path: Path) -> None:
     put(tmp_path, "a.zip", zipped({f"{i}.jsonl": b"" for i in range(10_001)}))
     put(tmp_path, "a.tar.gz", gz(tarred({f"{i}.jsonl": b"" for i in range(10_001)})))

@@ -19,6 +19,7 @@ import pytest
 from website import Asked, Site, reply, site
 
 from understudy.config import FetchConfig
+from understudy.data import fetch
 from understudy.data.clean import Fault
 from understudy.data.fetch import Fetcher, SiteFault
 from understudy.data.pagestore import PageStore
@@ -340,10 +341,16 @@ def test_the_user_agent_says_who_asks() -> None:
         assert host.log[-1].headers["user-agent"].endswith("(+https://example.org/bot)")
 
 
-def test_a_self_signed_certificate_is_refused() -> None:
-    """`self-signed.pem` is a key pair made for this test."""
+@pytest.mark.parametrize(
+    ("pair", "says"), [("self-signed.pem", "self-signed"), ("expired.pem", "clock right? It says 2")]
+)
+def test_a_certificate_that_does_not_hold_is_refused(pair: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key pairs made for this test; one was valid in 2001, as any is to a clock ten years fast, and is trusted else."""
+    if pair == "expired.pem":
+        monkeypatch.setenv("SSL_CERT_FILE", str(Path(__file__).with_name(pair)))
+        monkeypatch.setattr(fetch, "_trust", fetch._trust.__wrapped__)  # read anew, for this test alone
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(Path(__file__).with_name("self-signed.pem"))
+    context.load_cert_chain(Path(__file__).with_name(pair))
     listener = socket.create_server(("127.0.0.1", 0))
     received: list[bytes] = []
 
@@ -361,7 +368,7 @@ def test_a_self_signed_certificate_is_refused() -> None:
         with pytest.raises(SiteFault) as e:
             reader.page(f"https://{host}/")
         thread.join(5)
-    assert e.value.reason == "TLS_VERIFY" and "self-signed" in e.value.detail and not any(received)
+    assert e.value.reason == "TLS_VERIFY" and says in e.value.detail and not any(received)
 
 
 def test_http_nonsense_is_no_page() -> None:

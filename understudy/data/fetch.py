@@ -246,6 +246,10 @@ class Fetcher:
             self.cache.put(address.url, Page(address.url, kind, answer.body, etag, modified))
 
 
+OUT_OF_DATE = (9, 10)
+"""OpenSSL's codes for a certificate that is not yet, or no longer, valid."""
+
+
 @cache
 def _trust() -> ssl.SSLContext:
     """The certificates that this machine trusts."""
@@ -270,6 +274,8 @@ def _refused_connection(error: Exception, address: Address) -> Exception:
     cause = error.args[0] if error.args else None
     if isinstance(cause, ssl.SSLCertVerificationError):
         what = f"{address.netloc} shows a certificate that does not hold: {cause.verify_message}"
+        if cause.verify_code in OUT_OF_DATE:
+            what += f"; is this machine's clock right? It says {datetime.now(UTC).date()}"
         return SiteFault("TLS_VERIFY", what)
     if isinstance(cause, ssl.SSLError):
         return SiteFault("TLS_VERIFY", f"{address.netloc} speaks no TLS that can be trusted ({cause.reason})")
