@@ -14,7 +14,7 @@ from collecting import QA, code, gather, put, source
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from understudy.config import BaseConfig, CollectConfig, FieldMap, SourceConfig
+from understudy.config import BaseConfig, CollectConfig, FieldMap, SourceConfig, StorageConfig
 from understudy.core.records import digest, sha256_file
 from understudy.data.sources import _Intake, _items, collect, source_digests
 from understudy.data.sql import check_query
@@ -40,6 +40,19 @@ def test_an_absolute_path_is_named_by_its_file_only(tmp_path: Path) -> None:
     _, rows, _ = gather(tmp_path / "p", source(str(tmp_path / "far" / "a.jsonl")))
     assert rows[0]["meta"] == {"source": "a.jsonl"}
     assert str(tmp_path) not in (tmp_path / "p" / ".out" / "rows.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [("key", "${env:NO_SUCH}"), ("secret", "s"), ("token", "t"), ("region", "eu"), ("anonymous", True)],
+)
+def test_what_only_s3_takes_is_refused_for_another_store_before_it_is_asked(
+    tmp_path: Path, setting: str, value: str | bool
+) -> None:
+    for scheme in ("gs", "gcs", "abfs", "az"):
+        storage = StorageConfig(**{setting: value})  # type: ignore[arg-type]
+        error = code(tmp_path, source(f"{scheme}://b/a.jsonl", storage=storage))
+        assert (error.code, error.exit_code) == ("STORE_SETTING", 2) and f"storage.{setting}" in error.what
 
 
 def test_paths_that_leave_the_project_are_refused(tmp_path: Path) -> None:

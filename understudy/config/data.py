@@ -40,7 +40,8 @@ class FieldMap(Strict):
 
 
 class StorageConfig(Strict):
-    """How an object store is reached. Without keys, this machine's own credentials count."""
+    """How an object store is reached. Without keys, this machine's own credentials count. Only S3 takes `region`,
+    `key`, `secret`, `token` and `anonymous`."""
 
     endpoint_url: str | None = None
     """Address of an S3-compatible store; without it the provider's own."""

@@ -26,6 +26,8 @@ SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 VERSIONS = ("ETag", "etag", "md5Hash", "crc32c", "generation", "content_md5")
 """What stores call the version of an object's content, best first."""
+S3_ONLY = ("region", "key", "secret", "token", "anonymous")
+"""Settings of `storage` that no other store takes from here."""
 BLOCK = 8 << 20
 CHECK_BUCKET = "check its name and storage.endpoint_url"
 
@@ -103,8 +105,8 @@ class _Guarded(io.RawIOBase):
 def remote_files(source: SourceConfig) -> list[RemoteFile]:
     """Each object that a URL or a glob names, sorted.
 
-    Raises ConfigError SOURCE_NOT_FOUND, URL_SCHEME; RemoteError STORE_BUCKET, STORE_DENIED, STORE_CREDENTIALS,
-    STORE_UNREACHABLE, STORE_ERROR, TIMEOUT; ResourceError EXTRA_MISSING.
+    Raises ConfigError SOURCE_NOT_FOUND, URL_SCHEME, STORE_SETTING; RemoteError STORE_BUCKET, STORE_DENIED,
+    STORE_CREDENTIALS, STORE_UNREACHABLE, STORE_ERROR, TIMEOUT; ResourceError EXTRA_MISSING.
     """
     url = source.path or ""
     scheme, rest = scheme_of(url), url.split("://", 1)[1]
@@ -151,14 +153,17 @@ def matches(path: Sequence[str], glob: Sequence[str]) -> bool:
 
 
 def open_store(url: str, storage: StorageConfig) -> Any:
-    """The fsspec file system of a URL. Raises ConfigError URL_SCHEME, ENV_MISSING; ResourceError EXTRA_MISSING."""
+    """The fsspec file system of a URL.
+
+    Raises ConfigError URL_SCHEME, STORE_SETTING, ENV_MISSING; ResourceError EXTRA_MISSING.
+    """
     scheme = scheme_of(url)
     if scheme not in SCHEMES:
         known = ", ".join(SCHEMES)
         raise ConfigError("URL_SCHEME", url[:80], f"{scheme}: is no object store that is known here", f"one of {known}")
+    options = _options(scheme, storage, url)
     with extra("remote"):
         import fsspec
-    options = _options(scheme, storage, url)
     try:
         return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **options)
     except ImportError as e:
@@ -167,8 +172,11 @@ def open_store(url: str, storage: StorageConfig) -> Any:
 
 
 def _options(scheme: str, storage: StorageConfig, where: str) -> dict[str, Any]:
-    """What the file system is made with; gs and abfs take their credentials from the environment."""
+    """What the file system is made with; gs and abfs take their credentials from the environment, and no others."""
     if scheme != "s3":
+        if given := [f"storage.{name}" for name in S3_ONLY if getattr(storage, name)]:
+            what = f"{scheme}:// does not take {', '.join(given)}"
+            raise ConfigError("STORE_SETTING", where, what, "leave it out; credentials come from the environment")
         return {"endpoint_url": resolve_env(storage.endpoint_url, where)} if storage.endpoint_url else {}
     secrets = {name: getattr(storage, name) for name in ("key", "secret", "token")}
     options: dict[str, Any] = {name: resolve_env(text, where) for name, text in secrets.items() if text}
