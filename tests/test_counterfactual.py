@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from understudy.config import BiasPrompts
+from understudy.core.artifact import Dataset
 from understudy.core.records import Document, Example, read_examples, read_jsonl, write_jsonl
 from understudy.data.counterfactual.augment import augment
 from understudy.data.counterfactual.declension import counterpart, decline_given, decline_surname, gender_of
@@ -16,6 +17,7 @@ from understudy.data.counterfactual.lexicon import language_of, lexicon
 from understudy.data.counterfactual.prompts import bias_prompts
 from understudy.data.counterfactual.rewrite import Person, Unswappable, mentions, rewrite
 from understudy.errors import ConfigError, DataError
+from understudy.stages import _training
 
 GENDER = lexicon(["gender"], None)
 EN, RU = GENDER["en", "gender"], GENDER["ru", "gender"]
@@ -320,3 +322,11 @@ def test_augmentation_that_changes_nothing_is_refused(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", [Example("r", [{"role": "user", "content": "Hi"}], {"group": "x"})])
     with pytest.raises(DataError, match="AUGMENT_NO_EFFECT"):
         augment(BiasPrompts(queries="q.yaml"), [tmp_path / "train.jsonl"], tmp_path, tmp_path)
+
+
+def test_a_round_that_stands_for_an_earlier_one_gives_its_rows_once(tmp_path: Path) -> None:
+    for name in ("split", "first"):
+        put = Example(name, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": name}])
+        write_jsonl(tmp_path / name / "train.jsonl", [put])
+    data, first, again = (Dataset(tmp_path / name) for name in ("split", "first", "first"))
+    assert _training(data, [first, again]) == [tmp_path / name / "train.jsonl" for name in ("split", "first")]

@@ -14,9 +14,10 @@ from test_core import Silent
 from thread import SMALL, make_project, one_line, understudy
 
 from understudy.blame import answer_of, history, nearest, similarities, training_rows
-from understudy.core.artifact import Answers, Artifact, Corpus
-from understudy.core.records import Example, Ledger, read_jsonl, write_jsonl
+from understudy.core.artifact import Answers, Artifact, Corpus, Dataset
+from understudy.core.records import Document, Example, Ledger, read_jsonl, write_jsonl
 from understudy.core.runner import Runner
+from understudy.data.merge import merge
 from understudy.errors import ConfigError
 from understudy.ledger import accounts, rejected, table
 from understudy.project import Project
@@ -183,6 +184,53 @@ def test_the_days_of_a_web_source_and_their_duplicates_are_accounted_for(tmp_pat
     assert (books.flow["read"], books.flow["training"], books.flow["rejected"]) == (6, 5, 1) and books.balanced
     found[-2] = made("merge", "merge", cleaned, Ledger(5, 5))
     assert not accounts("run", found).balanced
+
+
+def made(folder: Path, name: str, stage: str, inputs: list[str], ledger: Ledger, alias: str = "") -> Artifact:
+    found = (Corpus if stage in ("collect", "merge") else Dataset)(folder / name, ledger=ledger)
+    found.manifest = {"name": name, "stage": stage, "inputs": inputs} | ({"alias_of": alias} if alias else {})
+    return found
+
+
+def test_the_twins_of_a_mitigated_run_are_in_its_sum(tmp_path: Path) -> None:
+    notes = {"train_rows": 6, "seed_rows": 2}
+    found = [
+        made(tmp_path, "collect", "collect", [], Ledger(8, 8)),
+        made(tmp_path, "split", "split", ["collect"], Ledger(8, 8, notes=notes)),
+        made(tmp_path, "synthesize-1", "synthesize", ["split"], Ledger(4, 4)),
+        made(tmp_path, "synthesize-2", "synthesize", ["split"], Ledger(4, 4), alias="synthesize-1"),
+    ]
+    parents = [a.name for a in found[1:]]
+    # 12 rows, of which five are about people: five twins wanted, three made.
+    found.append(made(tmp_path, "augment", "augment", parents, Ledger(17, 15, {"ambiguous_form": 2}, {"twins": 3})))
+    found.append(made(tmp_path, "pack-mitigated", "pack", ["augment"], Ledger(15, 15)))
+    books = accounts("run", found)
+    assert books.balanced and {link.text: link.given for link in books.links} == {
+        "collect > split": 8,
+        "split and synthesize-1 > augment": 12,
+        "augment > pack-mitigated": 15,
+    }
+    flow = dict(books.flow)
+    assert (flow["written as twins"], flow["training"], flow["rejected"]) == (5, 15, 2)
+    assert flow.pop("read") + flow.pop("written by the teacher") + flow.pop("written as twins") == sum(flow.values())
+    assert "8 read + 4 written by the teacher + 5 written as twins = 15 training + 2 rejected" in " ".join(table(books))
+    found[-2] = made(tmp_path, "augment", "augment", parents, Ledger(21, 19, {"ambiguous_form": 2}, {"twins": 3}))
+    assert not accounts("run", found).balanced
+
+
+def test_blame_tells_what_merge_rejected(tmp_path: Path) -> None:
+    def day(name: str, text: str) -> Path:
+        write_jsonl(tmp_path / f"{name}.jsonl", [Document("d1", text, {"collected_at": name, "site": "s"})])
+        return tmp_path / f"{name}.jsonl"
+
+    days = [day("2026-11-19", "old"), day("2026-11-20", "new"), day("2026-11-21", "new")]
+    joined = made(tmp_path, "merge", "merge", [], Ledger())
+    joined.path.mkdir()
+    merge(days, joined.path)
+    told = [(e.what, e.detail) for e in history([joined], "d1").events]
+    assert [what for what, _ in told] == ["kept", "rejected", "rejected"]
+    assert "2026-11-19" in told[1][1] and told[1][1].startswith("REPLACED")
+    assert "2026-11-21" in told[2][1] and told[2][1].startswith("ID_DUPLICATE")
 
 
 def test_similarity_is_the_cosine_of_tf_idf() -> None:

@@ -102,6 +102,12 @@ def _links(artifact: Artifact, by_name: dict[str, Artifact]) -> Iterator[Link]:
         whole = stage == "pack"
         given = sum(_training(p, validation=whole) for p in sources)
         yield Link(text=f"{' and '.join(p.name for p in sources)} > {artifact.name}", given=given, taken=taken)
+    elif stage == "augment":
+        # An alias stands for a round whose rows are there already.
+        sources = [p for p in parents if p.kind == "Dataset" and not p.manifest.get("alias_of")]
+        given = sum(_training(p, validation=False) for p in sources)
+        rows = taken - _twins(artifact.ledger.notes, artifact.ledger.rejected)
+        yield Link(text=f"{' and '.join(p.name for p in sources)} > {artifact.name}", given=given, taken=rows)
     elif stage == "hold" and "split" in by_name:
         split = by_name["split"].ledger
         assert split is not None
@@ -121,14 +127,22 @@ def _training(artifact: Artifact, *, validation: bool) -> int:
     return sum(artifact.ledger.notes.get(f"{name}_rows", 0) for name in names)
 
 
+def _twins(notes: dict[str, int], rejected: dict[str, int]) -> int:
+    """How many twins an augmentation wanted: made and not made."""
+    return notes.get("twins", 0) + sum(rejected.values())
+
+
 def _flow(entries: Sequence[Entry]) -> dict[str, int]:
-    """`read` and `written` rows, and where they are: in training, validation, dev, held, documents, or rejected."""
+    """`read`, `written` rows and twins, and where they are: training, validation, dev, held, documents, or rejected."""
     flow: Counter[str] = Counter()
     for entry in entries:
         flow["read"] += entry.rows_in if entry.stage in READS else 0
         flow["written by the teacher"] += entry.rows_in if entry.stage == "synthesize" else 0
         flow["training"] += entry.rows_out if entry.stage == "synthesize" else 0
-        if entry.stage in (*READS, "clean", "merge", "dedupe", "split", "synthesize"):
+        if entry.stage == "augment":
+            flow["written as twins"] += _twins(entry.notes, entry.rejected)
+            flow["training"] += entry.notes.get("twins", 0)
+        if entry.stage in (*READS, "clean", "merge", "dedupe", "split", "synthesize", "augment"):
             flow["rejected"] += sum(count for reason, count in entry.rejected.items() if reason not in ASIDE)
         if entry.stage == "split":
             flow["held"] += sum(entry.rejected.get(name, 0) for name in ASIDE)
@@ -185,7 +199,7 @@ def table(books: Accounts) -> Iterator[str]:
 
 def _sentence(flow: dict[str, int]) -> str:
     """Where every row is: `446 rows read + 272 written by the teacher = 300 training + ...`."""
-    sources = ("read", "written by the teacher")
+    sources = ("read", "written by the teacher", "written as twins")
     came = " + ".join(f"{flow[name]:,} {name}" for name in sources if flow.get(name))
     went = " + ".join(f"{count:,} {name}" for name, count in flow.items() if name not in sources and count)
     return f"{came or 'nothing read'} = {went or 'nothing'}"

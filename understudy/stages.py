@@ -258,7 +258,7 @@ def bias_prompts(cfg: c.BiasItemsStep, data: Dataset, out: Path) -> Dataset:
     return Dataset(out, ledger=work(cfg, data.path, current().project, out))
 
 
-@stage(revision=1)
+@stage(revision=2)
 def augment(cfg: c.AugmentStep, data: Dataset, extra: list[Dataset], out: Path) -> Dataset:
     """Counterfactual augmentation: training rows about people get twins about members of the other groups."""
     from understudy.data.counterfactual.augment import augment as work
@@ -381,9 +381,12 @@ def _cache() -> Path | None:
 
 
 def _training(data: Dataset, extra: list[Dataset]) -> list[Path]:
-    """Training files in order: collected examples, coverage seeds, then each round's synthetic rows."""
+    """Training files in order: collected examples, coverage seeds, then each round's synthetic rows.
+
+    A round that was skipped stands for an earlier one, whose file counts once.
+    """
     files = [data.path / "train.jsonl", data.path / "seed.jsonl", *(e.path / "train.jsonl" for e in extra)]
-    return [f for f in files if f.is_file()]
+    return [f for f in dict.fromkeys(files) if f.is_file()]
 
 
 def _main_rows(scores: Scores) -> list[dict[str, object]]:

@@ -32,9 +32,10 @@ def merge(corpora: Sequence[Path], out: Path) -> Ledger:
                 continue
             # The owner is the first place of the newest content, so what comes before it was another text.
             reason = "ID_DUPLICATE" if record.id in kept else "REPLACED"
-            detail = "the same row was collected before" if reason == "ID_DUPLICATE" else "a later day changed the text"
+            why = "is there already" if reason == "ID_DUPLICATE" else "was changed by a later day"
             ledger.reject(reason)
-            rejects.append({"where": f"{record.id} ({_day(record)})", "reason": reason, "detail": detail})
+            detail = f"the row of {_day(record) or 'a file'} {why}"
+            rejects.append({"where": record.id, "reason": reason, "detail": detail})
 
     ledger.rows_out = write_jsonl(out / "rows.jsonl", rows())
     write_jsonl(out / "rejects.jsonl", rejects)

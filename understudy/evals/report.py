@@ -26,7 +26,7 @@ WHO = {
 }
 JUDGED = frozenset({"coverage", "judge_similarity", "judge_precision"})
 SAMPLES, WORST = 6, 6
-SOURCES = ("read", "written by the teacher")
+SOURCES = ("read", "written by the teacher", "written as twins")
 
 
 @dataclass(frozen=True, slots=True)
