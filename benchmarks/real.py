@@ -45,7 +45,13 @@ CASES = (
             ("size: toy\n", "size: toy\ntrain: {epochs: 1}\n"),
         ),
     ),
-    Case("xquad-ru", "context-qa", "xquad-ru.json", "data/squad.json", edits=(SHORT,)),
+    Case(
+        "xquad-ru",
+        "context-qa",
+        "xquad-ru.json",
+        "data/squad.json",
+        edits=(("size: toy\n", "size: toy\nbase: {path: tiny-ru}\n"), SHORT),
+    ),
     Case(
         "llamaduo",
         "instructions",

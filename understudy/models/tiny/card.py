@@ -83,8 +83,14 @@ tokens, {POSITIONS} positions, float16. Template: ChatML, no default system prom
 ## Made by
 
 {_commands(figures, say["option"])}
-(the time given, not the step count, ends the run: another machine gets another model).
+({_end(figures)}).
 """
+
+
+def _end(figures: dict[str, Any]) -> str:
+    if figures["recipe"].get("steps"):
+        return "the step count ends the run; other processors round differently, so another machine gets another model"
+    return "the time given, not the step count, ends the run: another machine gets another model"
 
 
 def _commands(figures: dict[str, Any], option: str) -> str:
@@ -92,7 +98,8 @@ def _commands(figures: dict[str, Any], option: str) -> str:
     parts = figures.get("parts", [figures["minutes"]])
     command = "`python -m understudy.models.tiny.pretrain {}--minutes {} --out DIR --seed {}{}`"
     went_on = f" --start-at {recipe.get('start_at')}" + (f" --steps {recipe['steps']}" if recipe.get("steps") else "")
-    starts = ["", *(went_on for _ in parts[1:])]
+    first = f" --steps {recipe['steps']}" if recipe.get("steps") and len(parts) == 1 else ""
+    starts = [first, *(went_on for _ in parts[1:])]
     lines = [
         command.format(option, round(minutes), recipe["seed"], start)
         for minutes, start in zip(parts, starts, strict=True)
