@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from collecting import code, gather, put, source
 
+from understudy.config import SiteConfig
 from understudy.data.markup import page_text, visible_text
+from understudy.data.page import rows, view
+from understudy.data.pagestore import Page
 
+SITE = SiteConfig(name="s", urls=["https://a.example/"], columns={"all": "body"})
 TEXT = "Первая строка.\r\nВторая.\r\n\r\n\r\nNext paragraph.\n \nLast, without an end"
 
 
@@ -66,6 +70,45 @@ def test_a_page_is_read_as_a_person_sees_it(tmp_path: Path) -> None:
     _, [row], _ = gather(tmp_path, source("*.html", fields))
     assert row["text"] == ("Опера\n\nFirst bold text\xa0here.\nSecond line\n\none\n\ntwo\n\na\tb\n\nx = 1\n  y = 2")
     assert row["meta"]["category"] == "Опера & балет"
+
+
+def test_an_empty_cell_keeps_its_column(tmp_path: Path) -> None:
+    cells = "<td> <td>b<td>c", "<td>a<td></td><td>c", "<td>a<td>b<td><i></i>", "<td><td> <td>"
+    put(tmp_path, "a.html", "<table>" + "".join(f"<tr>{row}\n" for row in cells) + "<tr><td><p>one</p><td>two</table>")
+    _, [row], _ = gather(tmp_path, source("*.html", {}))
+    assert row["text"] == "\tb\tc\n\na\t\tc\n\na\tb\t\n\none\n\ntwo"
+    put(tmp_path, "a.html", "<p>x<table><tr>" + "<td>" * 200_000 + "y</table>")
+    _, [row], _ = gather(tmp_path, source("*.html", {}))
+    assert len(row["text"]) == 200_000 + len("x\n\ny") - 1
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<p hidden>no</p>yes",
+        "<div aria-hidden=true><p>no</p></div><p aria-hidden=false>yes</p>",
+        "<p style='DISPLAY : none'>no</p><b style='visibility:hidden'>no</b>yes",
+        "<p style='font-size:0'>no</p><p style='font-size:0.0em'>no</p><p style='font-size: 0.9em'>yes</p>",
+        "<p>yes<button>no</button><select><option>no</select><textarea>no</textarea><svg><text>no</text></svg>",
+        "yes<noscript><p>no</p></noscript><template><p>no</p></template><script>no</script><style>no</style>",
+        "<body style='visibility:hidden'>yes",
+    ],
+)
+def test_files_and_sites_hide_the_same(tmp_path: Path, page: str) -> None:
+    put(tmp_path, "a.html", page)
+    _, [row], _ = gather(tmp_path, source("*.html", {}))
+    shown = view(Page("https://a.example/", "text/html; charset=utf-8", page.encode()), SITE)
+    [found] = rows(shown, SITE, "2026-11-20", {})
+    assert (row["text"], found.values["all"]) == ("yes", "yes")  # type: ignore[union-attr]
+
+
+def test_what_is_hidden_is_found_by_no_selector_and_a_control_by_its_own(tmp_path: Path) -> None:
+    put(tmp_path, "a.html", "<div aria-hidden=true><p>no</p></div><p hidden>no</p><p>yes</p><button>Buy</button>")
+    select = {"body": "p", "label": "button"}
+    _, [row], _ = gather(tmp_path, source("*.html", {"text": "body", "category": "label"}, select=select))
+    assert (row["text"], row["meta"]["category"]) == ("yes", "Buy")
+    put(tmp_path, "a.html", "<main hidden>no</main><article hidden>no</article><article>yes</article>Menu")
+    assert gather(tmp_path, source("*.html", {}))[1][0]["text"] == "yes"
 
 
 def test_selectors_make_columns_and_one_that_finds_nothing_costs_the_page(tmp_path: Path) -> None:

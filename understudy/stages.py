@@ -35,7 +35,7 @@ from understudy.core.stage import Needs, stage
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
-@stage(revision=3)
+@stage(revision=4)
 def collect(cfg: c.CollectConfig, out: Path) -> Corpus:
     """Read every source into one schema; bad rows are quarantined with file, line and reason."""
     from understudy.data.sources import collect as work
@@ -43,7 +43,7 @@ def collect(cfg: c.CollectConfig, out: Path) -> Corpus:
     return Corpus(out, ledger=work(cfg, current().project, out))
 
 
-@stage(revision=1)
+@stage(revision=2)
 def collect_web(cfg: c.WebStep, out: Path) -> Corpus:
     """Read a web source's sites for one day; apart from `collect`, so that a new reader of files fetches no old day."""
     from understudy.data.sources import collect as work

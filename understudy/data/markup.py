@@ -7,18 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from understudy.data.clean import Fault
+from understudy.data.visible import TEXTLESS, hidden_parts, hides
 from understudy.errors import ConfigError, extra
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-UNSEEN = frozenset(
-    {
-        "area", "audio", "base", "button", "canvas", "datalist", "dialog", "embed", "head", "iframe", "input",
-        "link", "map", "meta", "noscript", "object", "param", "picture", "script", "select", "source", "style",
-        "svg", "template", "textarea", "title", "track", "video",
-    }
-)  # fmt: skip
 CHROME = frozenset(("aside", "footer", "form", "header", "nav"))
 """What surrounds the text of a page; left out of a page's main text."""
 PARAGRAPHS = frozenset(
@@ -51,6 +45,10 @@ CELLS = frozenset(("td", "th"))
 SPACE = re.compile(r"[ \t\r\n\f]+")
 EDGES = re.compile(r"[ \t]*\n[ \t]*")
 EMPTY_LINES = re.compile(r"\n{3,}")
+CELL, EMPTY = "\x02", "\x03"
+"""Where a table cell begins, and what stands for an empty one, until white space is folded."""
+CELL_BLANK = re.compile(f"{CELL}[ \n]*+\t")
+ROW_BLANK = re.compile(f"\n[ \t]*+{EMPTY}[ \t{EMPTY}]*+(?=\n)")
 PRESERVED = "\v"
 """Stands for the line ends of preformatted text until the others are folded."""
 
@@ -61,9 +59,9 @@ def page_text(page: str) -> tuple[str, str]:
     Raises Fault ROW_DEPTH.
     """
     tree = _parse(page)
-    title = tree.css_first("title")
-    articles = tree.css("article")
-    root = tree.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else tree.body)
+    title, unseen = tree.css_first("title"), _unseen(tree)
+    mains, articles = _seen(tree, "main, [role=main]", unseen), _seen(tree, "article", unseen)
+    root = mains[0] if mains else articles[0] if len(articles) == 1 else tree.body
     return SPACE.sub(" ", title.text() if title else "").strip(), visible_text(root, CHROME) if root else ""
 
 
@@ -72,12 +70,13 @@ def select_texts(page: str, select: Mapping[str, str]) -> dict[str, str | None]:
     if not select:
         return {}
     tree = _parse(page)
+    unseen = _unseen(tree)
     from selectolax.lexbor import SelectolaxError
 
     found: dict[str, str | None] = {}
     for column, selector in select.items():
         try:
-            nodes = tree.css(selector)
+            nodes = _seen(tree, selector, unseen)
         except SelectolaxError as e:
             raise ConfigError("SELECTOR", f"select.{column}", f"{selector!r} is no CSS selector", "mend it") from e
         texts = [text for text in map(visible_text, nodes) if text]
@@ -88,10 +87,21 @@ def select_texts(page: str, select: Mapping[str, str]) -> dict[str, str | None]:
 def visible_text(node: LexborNode, without: frozenset[str] = frozenset()) -> str:
     """Text below `node` less what is hidden and the elements named in `without`.
 
-    Paragraph-like elements are parted by an empty line, other blocks by a line end, table cells by a tab.
+    Paragraph-like elements are parted by an empty line, other blocks by a line end, table cells, empty ones too, by a
+    tab; a row of empty cells is nothing.
     """
-    text = EDGES.sub("\n", "".join(_pieces(node, UNSEEN | without)))
-    return EMPTY_LINES.sub("\n\n", text).strip("\n \t").replace(PRESERVED, "\n")
+    text = "".join(_pieces(node, TEXTLESS | without))
+    text = CELL_BLANK.sub(f"{EMPTY}\t", text).replace(CELL, "")
+    text = EDGES.sub("\n", ROW_BLANK.sub("\n", f"\n{text}\n"))
+    return EMPTY_LINES.sub("\n\n", text).strip("\n \t").replace(EMPTY, "").replace(PRESERVED, "\n")
+
+
+def _unseen(tree: LexborHTMLParser) -> set[int]:
+    return {own for _, inside in hidden_parts(tree) for own in inside}
+
+
+def _seen(tree: LexborHTMLParser, selector: str, unseen: set[int]) -> list[LexborNode]:
+    return [node for node in tree.css(selector) if node.mem_id not in unseen]
 
 
 def _parse(page: str) -> LexborHTMLParser:
@@ -131,9 +141,11 @@ def _pieces(root: LexborNode, unseen: frozenset[str]) -> Iterator[str]:
         if node.is_text_node:
             text = node.text_content or ""
             yield text.replace("\n", PRESERVED) if kept else SPACE.sub(" ", text)
-        elif node.is_element_node and (node is root or not _hidden(node, unseen)):
-            yield _break(node.tag)
+        elif node.is_element_node and (node is root or not (node.tag in unseen or hides(node))):
+            yield CELL if node.tag in CELLS else _break(node.tag)
             below = node.first_child
+            if below is None and node.tag in CELLS:
+                yield "\t"
             kept += node.tag == "pre" and below is not None
         if below is not None:
             node = below
@@ -150,12 +162,3 @@ def _pieces(root: LexborNode, unseen: frozenset[str]) -> Iterator[str]:
 
 def _break(tag: str | None) -> str:
     return "\n\n" if tag in PARAGRAPHS else "\n" if tag in BLOCKS else ""
-
-
-def _hidden(node: LexborNode, unseen: frozenset[str]) -> bool:
-    if node.tag in unseen:
-        return True
-    given = node.attributes
-    style = (given.get("style") or "").replace(" ", "").lower()
-    hidden = "hidden" in given or given.get("aria-hidden") == "true"
-    return hidden or "display:none" in style or "visibility:hidden" in style

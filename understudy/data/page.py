@@ -19,6 +19,7 @@ from understudy.config import SiteConfig
 from understudy.data.clean import Fault, guess_encoding
 from understudy.data.markup import MAX_DEPTH, too_deep
 from understudy.data.pagestore import Page
+from understudy.data.visible import TEXTLESS, hidden_parts, hides
 from understudy.errors import ConfigError
 
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -28,8 +29,6 @@ TYPES = ("text/html", "application/xhtml+xml", "text/plain", "")
 MOJIBAKE = 0.1
 """Share of the words with letters beyond ASCII that may read like another encoding's."""
 
-UNSEEN = ("script", "style", "template", "noscript")
-HIDING = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d]*[1-9]))", re.IGNORECASE)
 _BLOCKS = (
     "address article aside blockquote br dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6"
     " header hr li main nav ol p pre section summary table td th tr ul"
@@ -95,15 +94,10 @@ def view(page: Page, site: SiteConfig) -> View:
     if too_deep(text):
         raise Fault("PAGE_DEPTH", f"more than {MAX_DEPTH} elements inside each other")
     shown = View(page.url, LexborHTMLParser(text))
-    for node in shown.tree.css(f"{', '.join(UNSEEN)}, [hidden], [style]"):
-        if node.mem_id not in shown.unseen and _unseen(node):
-            shown.hidden_orders |= bool(ORDER.search(node.text(deep=True)))
-            shown.unseen |= {inner.mem_id for inner in node.traverse()}
+    for node, inside in hidden_parts(shown.tree):
+        shown.hidden_orders |= bool(ORDER.search(node.text(deep=True)))
+        shown.unseen |= inside
     return shown
-
-
-def _hides(node: LexborNode) -> bool:
-    return bool(HIDING.search(node.attributes.get("style") or ""))
 
 
 def decode(page: Page, charset: str | None = None) -> str:
@@ -241,7 +235,10 @@ def _mapped(name: str, value: str | None, site: SiteConfig) -> str | None:
 
 
 def text_of(node: LexborNode) -> str:
-    """What a reader sees of a node: blocks on lines of their own, white space folded. Iterative, for any depth."""
+    """What a reader sees of a node that is not hidden: blocks on lines of their own, white space folded.
+
+    Iterative, for any depth.
+    """
     parts: list[str] = []
     stack: list[tuple[LexborNode, bool]] = [(node, False)]
     while stack:
@@ -252,7 +249,7 @@ def text_of(node: LexborNode) -> str:
         block = at.tag in BLOCKS
         if block:
             parts.append("\n")
-        if closing or not at.is_element_node or _unseen(at):
+        if closing or not at.is_element_node or (at is not node and (at.tag in TEXTLESS or hides(at))):
             continue
         if block:
             stack.append((at, True))
@@ -260,7 +257,3 @@ def text_of(node: LexborNode) -> str:
         stack += [(child, False) for child in reversed(children)]
     lines = (SPACE.sub(" ", line).strip() for line in "".join(parts).split("\n"))
     return "\n".join(line for line in lines if line)
-
-
-def _unseen(node: LexborNode) -> bool:
-    return node.tag in (*UNSEEN, "head") or "hidden" in node.attributes or _hides(node)
