@@ -15,7 +15,7 @@ from thread import make_tiny, one_line, understudy
 
 from understudy import upkeep
 from understudy.config import CollectConfig, FieldMap, SourceConfig, TrafficConfig
-from understudy.core.records import Example, read_records
+from understudy.core.records import Example, Ledger, read_records
 from understudy.data.sources import collect
 from understudy.monitor.harvest import Harvested, harvest
 from understudy.monitor.watch import Alert, Finding, State, judge, share, ticks
@@ -95,6 +95,59 @@ def test_two_lines_of_configuration_make_it_a_source(tmp_path: Path) -> None:
     assert (ledger.rows_out, ledger.rejected) == (3, {})
     assert all(isinstance(r, Example) and r.answer and r.meta["category"] == "ends" for r in records)
     assert all(r.meta["source"].startswith("data/harvest/") and r.id.startswith("traffic-") for r in records)
+
+
+def collected(folder: Path) -> tuple[Ledger, list[str]]:
+    """What the harvest gives to a run, and the answers in it."""
+    fields = FieldMap(id="id", messages="messages", category="category")
+    source = SourceConfig(path="data/harvest/*.jsonl", fields=fields, max_bad_rows=0)
+    ledger = collect(CollectConfig(sources=[source]), folder, folder / "out")
+    records = read_records(folder / "out" / "rows.jsonl")
+    return ledger, [str(r.answer) for r in records if isinstance(r, Example)]
+
+
+def test_an_answer_that_is_rated_down_after_its_harvest_trains_no_more(tmp_path: Path) -> None:
+    write(tmp_path / "traffic", [entry(n) for n in range(3)])
+    first = gather(tmp_path)
+    assert first.examples and first.withdrawn == 0
+    before = first.examples.read_text("utf-8").splitlines()
+    # The same answer to the same question once more: it is this one that a person rates down.
+    twin = entry(20, messages=entry(1).messages, answer="in  WEEK 1.")
+    write(
+        tmp_path / "traffic",
+        [twin, entry(21, messages=entry(1).messages, answer="In week 1.")],
+        {"r-20": "down", "r-2": "down"},
+    )
+    second = gather(tmp_path)
+    assert (second.withdrawn, second.examples, second.candidate_rows) == (2, None, 2)
+    assert second.ledger.balanced and second.ledger.rejected == {"candidate": 1, "rated_down": 1}
+    ledger, answers = collected(tmp_path)
+    assert answers == ["In week 0."] and ledger.rejected == {"WITHDRAWN": 2}
+    after = first.examples.read_text("utf-8").splitlines()
+    assert after[0] == before[0] and "week" not in after[1] + after[2], "places stay, the words go"
+    assert first.examples.stat().st_mode & 0o777 == 0o600
+    assert second.candidates
+    kept = [json.loads(line) for line in second.candidates.read_text("utf-8").splitlines()]
+    assert sorted(c["request_id"] for c in kept) == ["r-2", "r-20"]
+    write(tmp_path / "traffic", [], {"r-2": "up"})
+    write(tmp_path / "traffic", [entry(22, messages=entry(2).messages, answer="In week 2.")])
+    third = gather(tmp_path)
+    assert (third.withdrawn, third.examples) == (0, None) and collected(tmp_path)[1] == ["In week 0."]
+
+
+def test_a_withdrawn_answer_with_something_personal_is_no_candidate(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "Write to ann@example.org"}]
+    write(tmp_path / "traffic", [entry(1), entry(2, messages=asked)])
+    gather(tmp_path, keep_personal=True)
+    write(tmp_path / "traffic", [], {"r-2": "down"})
+    found = gather(tmp_path)
+    assert (found.withdrawn, found.candidates) == (1, None) and collected(tmp_path)[1] == ["In week 1."]
+    held = "".join(path.read_text("utf-8") for path in (tmp_path / "data" / "harvest").rglob("*.jsonl"))
+    assert "ann@example.org" not in held
+    write(tmp_path / "traffic", [], {"r-1": "down"})
+    gather(tmp_path)
+    ledger, answers = collected(tmp_path)
+    assert (answers, ledger.rejected) == ([], {"WITHDRAWN": 2}), "a source may be withdrawn to its last row"
 
 
 def test_an_alarm_is_told_once_and_its_end_too_also_after_a_restart(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def harvest(
         typer.echo(f"{rows} {what}" + (f": {path.relative_to(project.root)}" if path else ""))
     left = ", ".join(f"{reason} {n}" for reason, n in sorted(found.ledger.rejected.items()))
     typer.echo(f"{found.ledger.rows_in} new rows with content" + (f"; not taken: {left}" if left else ""))
+    if found.withdrawn:
+        typer.echo(f"{found.withdrawn} examples of earlier harvests withdrawn: their answers were rated down since")
     service = project.config.service
     if found.examples and not (service and service.terms_url):
         typer.echo("note: no `terms_url` says whether the service's answers may train a model", err=True)

@@ -22,6 +22,12 @@ from understudy.errors import ConfigError, DataError
 ROLES = ("system", "user", "assistant")
 UNANSWERABLE = "UNANSWERABLE"
 """SQuAD's questions on purpose without an answer: set aside, but no fault of the file."""
+WITHDRAWN = "WITHDRAWN"
+"""Rows that were taken back after others may have read them."""
+MARK = "understudy_withdrawn"
+"""Column of a row that was taken back; its value says why."""
+NO_FAULT = (UNANSWERABLE, WITHDRAWN)
+"""Reasons for which a row is set aside that count for no bad row."""
 
 
 def roles_of(source: SourceConfig) -> dict[str, str]:
@@ -124,6 +130,8 @@ def _cell(row: Row, column: str, notes: dict[str, int]) -> str:
 
 
 def record_of(row: Row, source: SourceConfig, label: str, roles: dict[str, str], notes: dict[str, int]) -> Record:
+    if reason := row.values.get(MARK):
+        raise Fault(WITHDRAWN, f"{row.values.get('id')}: {reason}")
     if source.format == "squad":
         return _squad_example(row, source, label)
 

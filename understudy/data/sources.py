@@ -18,7 +18,7 @@ from understudy.data.clean import Fault
 from understudy.data.files import LocalFile, SourceFile, local_files
 from understudy.data.formats import read_file
 from understudy.data.hub import hub_files
-from understudy.data.mapping import UNANSWERABLE, Columns, record_of, roles_of, squad_questions
+from understudy.data.mapping import NO_FAULT, WITHDRAWN, Columns, record_of, roles_of, squad_questions
 from understudy.data.objects import remote_files, scheme_of
 from understudy.data.reader import Bad, Row
 from understudy.errors import ConfigError, DataError
@@ -170,7 +170,7 @@ def _read_source(source: SourceConfig, project: Path, intake: _Intake) -> Iterat
             except Fault as fault:
                 item = Bad(item.where, item.offset, fault.reason, fault.detail)
         if isinstance(item, Bad):
-            total += item.reason != UNANSWERABLE
+            total += item.reason not in NO_FAULT
             ledger.reject(item.reason)
             if total <= max(source.max_bad_rows, SHOWN):
                 bad.append(item)
@@ -181,9 +181,10 @@ def _read_source(source: SourceConfig, project: Path, intake: _Intake) -> Iterat
     name = source_name(source, project)
     if columns.known:
         columns.check(name)
-    # A day on which no site could be read, and may be skipped, is an empty corpus.
-    if total > source.max_bad_rows or not (good or source.kind == "web"):
-        faults = [b for b in bad if b.reason != UNANSWERABLE] or bad
+    # A day on which no site could be read, and may be skipped, is an empty corpus; so is what was all taken back.
+    may_be_empty = source.kind == "web" or {b.reason for b in bad} == {WITHDRAWN}
+    if total > source.max_bad_rows or not (good or may_be_empty):
+        faults = [b for b in bad if b.reason not in NO_FAULT] or bad
         first = "; ".join(f"{b.where} {b.reason} ({b.detail})" for b in faults[:SHOWN])
         allowed = "no good row is left" if not good else f"max_bad_rows is {source.max_bad_rows}"
         raise DataError("BAD_ROWS", name, f"{total or len(bad)} bad rows, {allowed}. First: {first}", "mend the rows")
