@@ -20,7 +20,8 @@ from understudy.core.runner import Runner
 from understudy.data.clean import context_turn
 from understudy.data.decontaminate import Candidate, find_leaks
 from understudy.data.guard import Protected, build, load, page_of, save
-from understudy.data.outline import shows_answer
+from understudy.data.merge import merge
+from understudy.data.outline import group_of, shows_answer
 from understudy.data.split import hold, split
 from understudy.preflight import warnings
 from understudy.project import Project
@@ -215,6 +216,34 @@ def test_a_page_is_its_address_without_what_changes_nothing(one: str, other: str
     pages = [page_of(Document("d", "t", {"url": url})) for url in (one, other)]
     assert (pages[0] == pages[1]) == same and 0 not in pages
     assert page_of(Document("d", "t", {"url": "http://[broken"})) == page_of(Document("d", "t")) == 0
+
+
+def test_a_page_is_a_leak_and_a_group_and_a_listing_is_neither(tmp_path: Path) -> None:
+    """Web rows as a site gives them: an article, twelve signs on one page, and a page that is new every day."""
+
+    def web(own: str, page: str, day: str = "2026-11-20", **meta: Any) -> Document:
+        about = {"site": "s", "collected_at": day, "url": f"https://a.org/{page}"}
+        return Document(own, f"what {own} says about {own}", about | meta)
+
+    days = [f"2026-11-{n}" for n in range(11, 21)]
+    given = [web("article", "article", group="editors"), web("again", "article?utm_source=x", days[0], group="editors")]
+    given[1] = Document("article", given[0].text, given[1].meta)
+    given += [web(f"sign-{i}", "signs") for i in range(12)] + [web(f"day-{day}", "today", day) for day in days]
+    own_file = [Document(f"chunk-{i}", f"part {i} of a long page", {"url": "https://a.org/long"}) for i in range(3)]
+    for day in days:
+        write_jsonl(tmp_path / day, [r for r in given if r.meta["collected_at"] == day])
+    write_jsonl(tmp_path / "file", own_file)
+    merge([tmp_path / "file", *(tmp_path / day for day in days)], tmp_path / "merged")
+    corpus = read_records(tmp_path / "merged" / "rows.jsonl")
+    assert [r.id for r in corpus if "url" in r.meta] == ["chunk-0", "chunk-1", "chunk-2", "article"]
+    assert len({group_of(r) for r in corpus}) == 1 + 1 + 12 + 10
+    pages = ["article", "signs", "today", "long"]
+    asked = [pair(f"q-{i}-{p}", f"{i}: what of {p}?", f"{p} {i}", url=f"a.org/{p}") for p in pages for i in range(3)]
+    rejects, held = divided(tmp_path / "s", corpus, asked, seed_pairs=0, dev_pairs=0, validation=0.0)
+    assert len(held) == 12
+    assert {own: reason for own, (reason, _) in rejects.items()} == {
+        "article": "LEAK_SOURCE", **{f"chunk-{i}": "group_in_coverage" for i in range(3)},
+    }  # fmt: skip
 
 
 def test_a_saved_guard_judges_alike_and_holds_no_word(

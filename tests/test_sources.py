@@ -34,6 +34,13 @@ def test_globs_are_sorted_and_places_are_relative_to_the_project(tmp_path: Path)
     assert ledger.rejected == {"FIELD_BLANK": 3}
 
 
+def test_a_column_can_be_the_address_of_the_page(tmp_path: Path) -> None:
+    put(tmp_path, "a.jsonl", [{"text": "x", "page": "https://a.org/x"}, {"text": "y", "page": None}])
+    ledger, [row], _ = gather(tmp_path, source("a.jsonl", {"text": "text", "url": "page"}))
+    assert row["meta"]["url"] == "https://a.org/x" and row["id"] == digest("x", 16)
+    assert ledger.rejected == {"FIELD_MISSING": 1}
+
+
 def test_an_absolute_path_is_named_by_its_file_only(tmp_path: Path) -> None:
     put(tmp_path, "far/a.jsonl", [{"text": "x"}])
     (tmp_path / "p").mkdir()

@@ -123,11 +123,12 @@ def test_two_layouts_give_one_schema(hosts: tuple[Site, Site], tmp_path: Path) -
     _, rows, rejects = gather(web(first_site(one), second_site(two), hosts=[one, two], licence="CC0"), tmp_path)
     assert not rejects and len(rows) == 6
     assert {key for row in rows for key in row["meta"]} == {
-        "source", "site", "collected_at", "licence", "group", "category",
+        "source", "site", "collected_at", "url", "licence", "group", "category",
     }  # fmt: skip
     assert [(r["meta"]["site"], r["meta"]["category"], r["meta"]["group"]) for r in rows] == [
         (name, NAMES[sign], DAY) for name in ("stars", "moon") for sign in SIGNS
     ]
+    assert rows[0]["meta"]["url"] == one.url(f"/{SIGNS[0]}/{DAY}")
     assert rows[0]["messages"] == [
         {"role": "user", "content": f"Гороскоп для знака Овен на {DAY}"},
         {"role": "assistant", "content": f"День {DAY} принесёт знаку Овен «удачу».\nВечером отдохните."},

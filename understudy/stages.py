@@ -63,7 +63,7 @@ def collect_web(cfg: c.WebStep, out: Path) -> Corpus:
     return Corpus(out, ledger=ledger)
 
 
-@stage(revision=1)
+@stage(revision=2)
 def merge(cfg: c.MergeStep, corpora: list[Corpus], out: Path) -> Corpus:
     """The union of sources and days; of a row that was collected again, the newest."""
     from understudy.data.merge import merge as work

@@ -37,6 +37,9 @@ class FieldMap(Strict):
     """Column with the kind of request; quota is aimed by category."""
     group: str | None = None
     """Column with the group that must not straddle splits (a professor, a customer, a document)."""
+    url: str | None = None
+    """Column with the address of the page that the row was read from: rows of a page with dev or held pairs do not
+    train, and rows of one page without a group stay together. Leave it out where a page lists independent rows."""
 
 
 class StorageConfig(Strict):

@@ -141,7 +141,7 @@ def record_of(row: Row, source: SourceConfig, label: str, roles: dict[str, str],
     meta: dict[str, Any] = {"source": label, **row.meta}
     if source.licence:
         meta["licence"] = source.licence
-    meta |= {role: cell(role) for role in ("group", "category") if role in roles}
+    meta |= {role: cell(role) for role in ("group", "category", "url") if role in roles}
     if "facts" in roles:
         meta["facts"] = _facts(row, roles["facts"])
     own = cell("id") if "id" in roles else ""

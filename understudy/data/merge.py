@@ -1,14 +1,18 @@
 """Corpora of several sources and days become one: merge(rows...) -> rows.jsonl + rejects.jsonl.
 
-An id stands once. The same content again is a counted duplicate; of a web row that changed, the newest day's stays.
+An id stands once. The same content again is a counted duplicate; of a web row that changed, the newest day's stays. A
+web row keeps `meta.url` only where it is the one row that its page ever gave: a listing, and a page with something else
+on it every day, give independent rows, which their address must neither group nor take out as leaks of each other.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from understudy.core.records import Document, Ledger, Record, digest, from_json, read_jsonl, write_jsonl
+from understudy.data.guard import page_of
 from understudy.errors import DataError
 
 SHOWN = 5
@@ -18,6 +22,7 @@ def merge(corpora: Sequence[Path], out: Path) -> Ledger:
     """Join rows in the order given. Rejects ID_DUPLICATE and REPLACED; raises DataError ID_CONFLICT."""
     ledger, rejects = Ledger(), list[dict[str, str]]()
     owners, conflicts = _owners(corpora)
+    listings = _listings(corpora, set(owners.values()))
     if conflicts:
         what = f"{len(conflicts)} ids name different texts: {'; '.join(conflicts[:SHOWN])}"
         raise DataError("ID_CONFLICT", "sources", what, "make the ids unique, or leave `fields.id` out")
@@ -28,6 +33,8 @@ def merge(corpora: Sequence[Path], out: Path) -> Ledger:
             ledger.rows_in += 1
             if owners[record.id] == place:
                 kept[record.id] = _content(record)
+                if _page(record) in listings:
+                    del record.meta["url"]
                 yield record
                 continue
             # The owner is the first place of the newest content, so what comes before it was another text.
@@ -57,6 +64,17 @@ def _owners(corpora: Sequence[Path]) -> tuple[dict[str, int], list[str]]:
         if first is None or day > first[1]:
             found[record.id] = (content, day, site, place)
     return {key: value[3] for key, value in found.items()}, conflicts
+
+
+def _listings(corpora: Sequence[Path], kept: set[int]) -> set[int]:
+    """The pages of which web sources gave several rows that are kept."""
+    given = Counter(_page(record) for place, record in _records(corpora) if place in kept)
+    return {page for page, count in given.items() if page and count > 1}
+
+
+def _page(record: Record) -> int:
+    """The page of a web row as `guard` compares them; 0 for a row from elsewhere."""
+    return page_of(record) if "site" in record.meta else 0
 
 
 def _records(corpora: Sequence[Path]) -> Iterator[tuple[int, Record]]:

@@ -212,7 +212,7 @@ def _row(visit: Visit, url: str, item: pages.Found, source: SourceConfig) -> Row
             visit.faults.append(("INJECTION_SUSPECT", url, detail))
             return Bad(where, -1, "INJECTION_SUSPECT", detail)
     visit.rows += 1
-    meta = {"site": visit.site.name, "collected_at": visit.day}
+    meta = {"site": visit.site.name, "collected_at": visit.day, "url": url}
     return Row(where, -1, scrub(dict(item.values), visit.notes), meta)
 
 
