@@ -19,12 +19,12 @@ from benchmarks import tables
 from benchmarks.project import ROOT, machine, save
 from understudy.config import CollectConfig, SourceConfig, SplitConfig
 from understudy.core.records import Document, Example, Record, read_records
-from understudy.data.assign import RANK, SCORED, assign
 from understudy.data.clean import context_turn
-from understudy.data.decontaminate import Candidate, find_leaks
-from understudy.data.guard import Protected, build
-from understudy.data.outline import group_of, outline
-from understudy.data.sources import collect
+from understudy.data.sources.collect import collect
+from understudy.data.splits.assign import RANK, SCORED, assign
+from understudy.data.splits.decontaminate import Candidate, find_leaks
+from understudy.data.splits.guard import Protected, build
+from understudy.data.splits.outline import group_of, outline
 
 Rows = list[tuple[Record, str]]
 """Records and the splits they are in."""

@@ -10,7 +10,7 @@ import pytest
 
 from understudy.config import CollectConfig, FieldMap, SourceConfig
 from understudy.core.records import Ledger, read_jsonl
-from understudy.data.sources import collect
+from understudy.data.sources.collect import collect
 from understudy.errors import UnderstudyError
 
 QA = {"question": "q", "response": "a"}

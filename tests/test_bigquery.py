@@ -12,8 +12,8 @@ from thread import TINY, make_tiny, one_line, understudy
 from warehouse import Table, Warehouse, warehouse
 
 from understudy.config import FieldMap, SourceConfig
-from understudy.data.bigquery import estimate
-from understudy.data.sources import source_digests
+from understudy.data.sources.bigquery import estimate
+from understudy.data.sources.collect import source_digests
 
 pytestmark = pytest.mark.services
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from understudy.config import CleanConfig, DedupeConfig, SplitConfig
 from understudy.core.records import Document, Example, Ledger, Record, digest, read_jsonl, read_records, write_jsonl
 from understudy.data import shards
-from understudy.data.assign import assign
 from understudy.data.clean import clean, clean_text
-from understudy.data.dedupe import dedupe
-from understudy.data.outline import group_of, outline
-from understudy.data.split import hold, split
+from understudy.data.duplicates.dedupe import dedupe
+from understudy.data.splits.assign import assign
+from understudy.data.splits.outline import group_of, outline
+from understudy.data.splits.split import hold, split
 from understudy.errors import DataError
 
 NAMES = ("train", "validation", "documents", "seed", "dev")
@@ -311,7 +311,7 @@ def test_the_division_is_equal_in_every_process(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "coverage.jsonl", pairs(30, 4, 3))
     program = (
         "import sys; from pathlib import Path; from understudy.config import SplitConfig\n"
-        "from understudy.data.split import split\n"
+        "from understudy.data.splits.split import split\n"
         "a, b, out = map(Path, sys.argv[1:])\n"
         "split(SplitConfig(seed_pairs=30, dev_pairs=30), a, b, out)\n"
     )

@@ -21,8 +21,8 @@ from benchmarks.duplicates import SHARES, Label, Language, generate, quality
 from understudy.config import DedupeConfig
 from understudy.core.records import Document, Example, Ledger, Record, read_jsonl, read_records, write_jsonl
 from understudy.data import shards
-from understudy.data.dedupe import dedupe
-from understudy.data.minhash import band_count, clusters, distinct, jaccard
+from understudy.data.duplicates.dedupe import dedupe
+from understudy.data.duplicates.minhash import band_count, clusters, distinct, jaccard
 from understudy.errors import ResourceError
 
 ROOT = Path(__file__).parents[1]
@@ -285,7 +285,8 @@ def test_a_script_without_a_main_guard_can_call_the_stage(tmp_path: Path) -> Non
     (tmp_path / "script.py").write_text(
         "from pathlib import Path\n"
         "from understudy.config import DedupeConfig\n"
-        "from understudy.data import dedupe, shards\n"
+        "from understudy.data import shards\n"
+        "from understudy.data.duplicates import dedupe\n"
         "print('once')\n"
         "shards.ALONE_BYTES, shards.SHARD_BYTES = 0, 10_000\n"
         "print(dedupe.dedupe(DedupeConfig(workers=2), Path('in.jsonl'), Path('out')).rows_out)\n"

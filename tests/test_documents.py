@@ -8,9 +8,9 @@ import pytest
 from collecting import code, gather, put, source
 
 from understudy.config import SiteConfig
-from understudy.data.markup import page_text, visible_text
-from understudy.data.page import rows, view
-from understudy.data.pagestore import Page
+from understudy.data.sources.markup import page_text, visible_text
+from understudy.data.web.page import rows, view
+from understudy.data.web.pagestore import Page
 
 SITE = SiteConfig(name="s", urls=["https://a.example/"], columns={"all": "body"})
 TEXT = "Первая строка.\r\nВторая.\r\n\r\n\r\nNext paragraph.\n \nLast, without an end"
@@ -167,7 +167,7 @@ def test_only_the_part_that_is_asked_for_is_read() -> None:
 
 
 def test_a_drawing_and_a_script_nest_nothing_and_cannot_hide_what_does() -> None:
-    from understudy.data.markup import MAX_DEPTH, MAX_LEAVES, too_deep
+    from understudy.data.sources.markup import MAX_DEPTH, MAX_LEAVES, too_deep
 
     many = MAX_DEPTH * 2
     drawing, script = "<svg>" + "<path d='M0'/>" * many + "</svg>", "<script>" + "if(i <n ){}" * many + "</script>"
@@ -178,7 +178,7 @@ def test_a_drawing_and_a_script_nest_nothing_and_cannot_hide_what_does() -> None
 
 @pytest.mark.parametrize("stray", ["", "</b>", "</unknown-thing>"])
 def test_end_tags_of_nothing_hide_no_depth(stray: str) -> None:
-    from understudy.data.markup import MAX_DEPTH, too_deep
+    from understudy.data.sources.markup import MAX_DEPTH, too_deep
 
     assert too_deep(f"<div>{stray}" * (MAX_DEPTH + 1))
     assert not too_deep(f"<div>{stray}</div>" * (MAX_DEPTH * 2)) and not too_deep(f"<div>{stray}" * MAX_DEPTH)

@@ -15,7 +15,7 @@ from collecting import code, gather
 from hubserver import COMMIT, Hub, hub_server
 
 from understudy.config import FieldMap, SourceConfig
-from understudy.data.sources import source_digests
+from understudy.data.sources.collect import source_digests
 
 pytestmark = pytest.mark.services
 

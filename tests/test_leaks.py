@@ -18,11 +18,11 @@ from understudy.config import SplitConfig
 from understudy.core.records import Document, Example, Record, read_jsonl, read_records, write_jsonl
 from understudy.core.runner import Runner
 from understudy.data.clean import context_turn
-from understudy.data.decontaminate import Candidate, find_leaks
-from understudy.data.guard import Protected, build, load, page_of, save
 from understudy.data.merge import merge
-from understudy.data.outline import group_of, shows_answer
-from understudy.data.split import hold, split
+from understudy.data.splits.decontaminate import Candidate, find_leaks
+from understudy.data.splits.guard import Protected, build, load, page_of, save
+from understudy.data.splits.outline import group_of, shows_answer
+from understudy.data.splits.split import hold, split
 from understudy.preflight import warnings
 from understudy.project import Project
 

@@ -18,7 +18,7 @@ from collecting import code, gather, put, source
 from s3 import Bucket, s3_server
 
 from understudy.config import CollectConfig, SourceConfig, StorageConfig
-from understudy.data.sources import collect, source_digests, source_files
+from understudy.data.sources.collect import collect, source_digests, source_files
 from understudy.errors import DataError
 
 pytestmark = pytest.mark.services
@@ -111,7 +111,7 @@ def test_the_digest_follows_the_content_and_not_the_upload(tmp_path: Path, bucke
 
 @pytest.mark.parametrize("how", ["changed", "gone"])
 def test_an_object_that_changes_while_it_is_read_stops_the_run(tmp_path: Path, bucket: Bucket, how: str) -> None:
-    from understudy.data.formats import read_file
+    from understudy.data.sources.formats import read_file
 
     asked = stored(bucket, "a.jsonl")
     bucket.put("a.jsonl", lines(*("x" * 900 + str(i) for i in range(30_000))))

@@ -113,7 +113,7 @@ def test_an_extension_type_is_refused(tmp_path: Path) -> None:
 
 def test_a_row_group_beyond_the_limit_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.parquet", {"t": ["x" * 1_000] * 100}, use_dictionary=False)
-    monkeypatch.setattr("understudy.data.columnar.MAX_GROUP", 50_000)
+    monkeypatch.setattr("understudy.data.sources.columnar.MAX_GROUP", 50_000)
     error = code(tmp_path, source("a.parquet", T))
     assert error.code == "FILE_CORRUPT" and "row group 0" in error.what
 
@@ -129,8 +129,8 @@ import sys, tracemalloc
 import pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
 from understudy.config import SourceConfig
-from understudy.data.files import LocalFile
-from understudy.data.formats import read_file
+from understudy.data.sources.files import LocalFile
+from understudy.data.sources.formats import read_file
 path = Path(sys.argv[1])
 tracemalloc.start()
 rows = sum(1 for _ in read_file(LocalFile("a", path), SourceConfig(path="a.parquet"), {}, ["t"]))

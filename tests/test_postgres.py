@@ -151,7 +151,7 @@ def test_what_the_server_refuses_is_told_apart(tmp_path: Path, server: Server, m
 
 
 def test_a_connection_that_is_dropped_midway_is_a_remote_error(tmp_path: Path, server: Server) -> None:
-    from understudy.data.sql import read_sql
+    from understudy.data.sources.sql import read_sql
     from understudy.errors import RemoteError
 
     rows = read_sql(asked(server, "SELECT text FROM many"), tmp_path, {}, {})

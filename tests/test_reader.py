@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from understudy.config import SourceConfig
-from understudy.data import reader
-from understudy.data.files import LocalFile
-from understudy.data.formats import read_file
-from understudy.data.reader import Bad, Row
+from understudy.data.sources import reader
+from understudy.data.sources.files import LocalFile
+from understudy.data.sources.formats import read_file
+from understudy.data.sources.reader import Bad, Row
 from understudy.errors import ConfigError, DataError
 
 GOOD = b'{"text": "a"}\n'

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from understudy.data.robots import parse
+from understudy.data.web.robots import parse
 
 GROUPS = b"""
 # comment

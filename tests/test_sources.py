@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from understudy.config import BaseConfig, CollectConfig, FieldMap, SourceConfig, StorageConfig
 from understudy.core.records import digest, sha256_file
-from understudy.data.sources import _Intake, _items, collect, source_digests
-from understudy.data.sql import check_query
+from understudy.data.sources.collect import _Intake, _items, collect, source_digests
+from understudy.data.sources.sql import check_query
 from understudy.errors import ConfigError, DataError, RemoteError
 from understudy.models.base_files import folder_digest, take_in
 
@@ -423,7 +423,7 @@ def test_a_server_that_does_not_answer_is_a_remote_error(shop: Path, monkeypatch
         raise sqlite3.OperationalError("cannot reach postgresql://me:hunter2@db/x\nsecond line")
 
     engine = sqlalchemy.create_engine("sqlite://", creator=connect)
-    monkeypatch.setattr("understudy.data.sql._engine", lambda url, project, where: engine)
+    monkeypatch.setattr("understudy.data.sources.sql._engine", lambda url, project, where: engine)
     monkeypatch.setenv("SHOP_URL", "postgresql://me:hunter2@db/x")
     error = code(shop, query("SELECT 1", "${env:SHOP_URL}"))
     assert isinstance(error, RemoteError) and error.code == "DB_CONNECT" and "hunter2" not in str(error)
@@ -467,7 +467,7 @@ def test_rows_that_are_not_what_the_run_bound_stop_it(shop: Path) -> None:
 
 
 def test_sqlite_is_opened_read_only(shop: Path) -> None:
-    from understudy.data.sql import _engine
+    from understudy.data.sources.sql import _engine
 
     with (
         _engine("sqlite:///data/shop.db", shop, "q").connect() as connection,

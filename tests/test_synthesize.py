@@ -15,8 +15,8 @@ from test_service import Reply, Scripted, _close, chat, client, error, serving  
 
 from understudy.config import SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl
-from understudy.data.decontaminate import firewall
-from understudy.data.guard import Protected, build, save
+from understudy.data.splits.decontaminate import firewall
+from understudy.data.splits.guard import Protected, build, save
 from understudy.data.synthesize import Material, category_of, normalised, prompt_key, quota, synthesize
 from understudy.errors import DataError, RemoteError
 from understudy.models.service import ServiceModel

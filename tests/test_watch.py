@@ -16,7 +16,7 @@ from thread import make_tiny, one_line, understudy
 from understudy import upkeep
 from understudy.config import CollectConfig, FieldMap, SourceConfig, TrafficConfig
 from understudy.core.records import Example, Ledger, read_records
-from understudy.data.sources import collect
+from understudy.data.sources.collect import collect
 from understudy.monitor.harvest import Harvested, harvest
 from understudy.monitor.watch import Alert, Finding, State, judge, share, ticks
 from understudy.project import Project

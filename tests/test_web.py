@@ -13,8 +13,8 @@ from website import Site, reply, site
 
 from understudy.config import CollectConfig, SourceConfig, WebStep
 from understudy.core.records import Ledger, read_jsonl
-from understudy.data.sources import collect
-from understudy.data.web import Surroundings, read_web
+from understudy.data.sources.collect import collect
+from understudy.data.web.crawl import Surroundings, read_web
 from understudy.errors import UnderstudyError
 
 DAY = "2026-11-20"

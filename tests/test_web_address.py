@@ -11,9 +11,9 @@ import pytest
 from website import Site, reply, site
 
 from understudy.config import FetchConfig
-from understudy.data.address import Blocked, Clock, Connector, is_public, parse
 from understudy.data.clean import Fault
-from understudy.data.fetch import Fetcher
+from understudy.data.web.address import Blocked, Clock, Connector, is_public, parse
+from understudy.data.web.fetch import Fetcher
 
 PRIVATE = [
     "0.0.0.0",

@@ -19,10 +19,10 @@ import pytest
 from website import Asked, Site, reply, site
 
 from understudy.config import FetchConfig
-from understudy.data import fetch
 from understudy.data.clean import Fault
-from understudy.data.fetch import Fetcher, SiteFault
-from understudy.data.pagestore import PageStore
+from understudy.data.web import fetch
+from understudy.data.web.fetch import Fetcher, SiteFault
+from understudy.data.web.pagestore import PageStore
 
 HTML = "<html><body>" + "".join(f"<p>line {i}</p>" for i in range(300)) + "</body></html>"
 

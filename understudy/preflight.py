@@ -55,8 +55,8 @@ def estimate(project: Project, plan: Plan) -> int:
 
     Rows are taken to be as large as their files, trained weights to be float32.
     """
-    from understudy.data.files import local_files
-    from understudy.data.objects import scheme_of
+    from understudy.data.sources.files import local_files
+    from understudy.data.sources.objects import scheme_of
     from understudy.models.base_files import files, float32_bytes, locate
 
     cfg = project.config
@@ -80,8 +80,8 @@ def _refuse_web(source: SourceConfig) -> None:
     for package in WEB:
         if find_spec(package) is None:
             raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[web]'")
-    from understudy.data.mapping import roles_of
-    from understudy.data.web import refuse_addresses
+    from understudy.data.sources.mapping import roles_of
+    from understudy.data.web.crawl import refuse_addresses
 
     roles_of(source)
     refuse_addresses(source, now()[:10])
@@ -89,7 +89,7 @@ def _refuse_web(source: SourceConfig) -> None:
 
 def outlook(project: Project, as_of: str | None = None) -> Iterator[str]:
     """What each web source would read, without asking any site."""
-    from understudy.data.web import outlook as line
+    from understudy.data.web.crawl import outlook as line
 
     for source in project.config.web_sources():
         yield line(source, project.bind(as_of).as_of or now()[:10])
@@ -130,7 +130,7 @@ def _refuse_metrics(cfg: Config) -> None:
 def warnings(project: Project) -> Iterator[str]:
     """Check everything `run` would, without running; yields what deserves a look."""
     refuse(project)
-    from understudy.data.sources import costs
+    from understudy.data.sources.collect import costs
 
     plan: Plan = project.preview()
     runs = project.root / "runs"

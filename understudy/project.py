@@ -149,7 +149,7 @@ class Project:
     def bind(self, as_of: str | None = None) -> Bound:
         """What lies outside the configuration: source files, base model, and the day (today, UTC)."""
         from understudy.data.counterfactual.files import digests
-        from understudy.data.sources import source_digests
+        from understudy.data.sources.collect import source_digests
         from understudy.models.base_files import folder_digest, locate
 
         cfg = self.config

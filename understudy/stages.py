@@ -38,7 +38,7 @@ MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 @stage(revision=4)
 def collect(cfg: c.CollectConfig, out: Path) -> Corpus:
     """Read every source into one schema; bad rows are quarantined with file, line and reason."""
-    from understudy.data.sources import collect as work
+    from understudy.data.sources.collect import collect as work
 
     return Corpus(out, ledger=work(cfg, current().project, out))
 
@@ -46,8 +46,8 @@ def collect(cfg: c.CollectConfig, out: Path) -> Corpus:
 @stage(revision=2)
 def collect_web(cfg: c.WebStep, out: Path) -> Corpus:
     """Read a web source's sites for one day; apart from `collect`, so that a new reader of files fetches no old day."""
-    from understudy.data.sources import collect as work
-    from understudy.data.web import Surroundings, read_web
+    from understudy.data.sources.collect import collect as work
+    from understudy.data.web.crawl import Surroundings, read_web
 
     context = current()
     cache = context.cache / "web" if context.cache else None
@@ -82,7 +82,7 @@ def clean(cfg: c.CleanConfig, corpus: Corpus, out: Path) -> Corpus:
 @stage(revision=2)
 def dedupe(cfg: c.DedupeConfig, corpus: Corpus, out: Path) -> Corpus:
     """Keep the first of every set of equal or nearly equal rows."""
-    from understudy.data.dedupe import dedupe as work
+    from understudy.data.duplicates.dedupe import dedupe as work
 
     return Corpus(out, ledger=work(cfg, corpus.path / "rows.jsonl", out))
 
@@ -90,7 +90,7 @@ def dedupe(cfg: c.DedupeConfig, corpus: Corpus, out: Path) -> Corpus:
 @stage(revision=3)
 def split(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> Dataset:
     """Divide by group into train, validation, seed and dev; held rows are left out."""
-    from understudy.data.split import split as work
+    from understudy.data.splits.split import split as work
 
     return Dataset(out, ledger=work(cfg, corpus.path / "rows.jsonl", _rows(coverage), out))
 
@@ -98,7 +98,7 @@ def split(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path
 @stage(revision=4)
 def hold(cfg: c.SplitConfig, corpus: Corpus, coverage: Corpus | None, out: Path) -> HeldSet:
     """Set the held coverage pairs aside; without a coverage set, the test split takes their place."""
-    from understudy.data.split import hold as work
+    from understudy.data.splits.split import hold as work
 
     return HeldSet(out, ledger=work(cfg, corpus.path / "rows.jsonl", _rows(coverage), out))
 
@@ -122,7 +122,7 @@ def hold_prompts(cfg: c.PromptsStep, out: Path) -> HeldSet:
 @stage(revision=1)
 def guard(cfg: c.SplitConfig, coverage: Corpus, out: Path) -> Guard:
     """Fingerprint the dev and held pairs, so that synthesis can keep them out without reading them."""
-    from understudy.data.split import protect
+    from understudy.data.splits.split import protect
 
     return Guard(out, facts={"units": protect(cfg, coverage.path / "rows.jsonl", out)})
 
@@ -133,7 +133,7 @@ def synthesize(
 ) -> Dataset:
     """Have the teacher write more examples from the seed pairs and training documents, for what dev failed on."""
     from understudy.data import synthesize as work
-    from understudy.data.decontaminate import firewall
+    from understudy.data.splits.decontaminate import firewall
     from understudy.models.connect import connect
 
     seeds = read_examples(data.path / "seed.jsonl")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from understudy.core.records import Document, Ledger, Record, digest, from_json, read_jsonl, write_jsonl
-from understudy.data.guard import page_of
+from understudy.data.splits.guard import page_of
 from understudy.errors import DataError
 
 SHOWN = 5

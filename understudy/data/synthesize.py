@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from understudy.config import SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, digest, write_jsonl
 from understudy.data.clean import context_turn
-from understudy.data.decontaminate import Firewall
+from understudy.data.splits.decontaminate import Firewall
 from understudy.errors import DataError, RemoteError
 from understudy.models.base import Conversation
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from understudy.config import UploadConfig
 from understudy.core.records import Document, Example, Record, canonical, digest, from_json, read_jsonl, sha256_file
-from understudy.data.objects import open_store, scheme_of, store_errors
+from understudy.data.sources.objects import open_store, scheme_of, store_errors
 from understudy.errors import ConfigError, RemoteError, extra
 
 SUFFIX = {"messages": ".jsonl", "jsonl": ".jsonl", "parquet": ".parquet", "csv": ".csv"}

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from understudy.evals.report import _Page
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 Row = dict[str, Any]
 
 
-def section(page: _Page, rows: Sequence[Row], texts: Sequence[Row]) -> Row | None:
+class Page(Protocol):
+    """What the section needs of the report: its data, the order of metrics, how a metric, cell or score is written."""
+
+    data: Any
+
+    def ordered(self, metrics: Collection[str]) -> list[str]: ...
+
+    def describe(self, metric: str) -> Any: ...
+
+    def cell(self, metric: str, found: Row | None) -> Row | None: ...
+
+    def chips(self, given: Row) -> list[Row]: ...
+
+
+def section(page: Page, rows: Sequence[Row], texts: Sequence[Row]) -> Row | None:
     """What the template prints; None when no grid was tried.
 
     `rows`: {setting, chosen, seconds_per_answer, dev: {metric: interval}, by_category: {category: {metric: interval}}}.
@@ -31,14 +42,14 @@ def section(page: _Page, rows: Sequence[Row], texts: Sequence[Row]) -> Row | Non
     }
 
 
-def _by_category(page: _Page, category: str, rows: Sequence[Row]) -> Row:
+def _by_category(page: Page, category: str, rows: Sequence[Row]) -> Row:
     """The gate's metric in one category under each setting."""
     metric = page.data.metric
     found: list[Mapping[str, Any]] = [r["by_category"].get(category, {}).get(metric) for r in rows]
     return {"category": category, "cells": [page.cell(metric, dict(f)) if f else None for f in found]}
 
 
-def _text(page: _Page, text: Row, rows: Sequence[Row]) -> Row:
+def _text(page: Page, text: Row, rows: Sequence[Row]) -> Row:
     given = [(r["setting"], r["chosen"], text["answers"].get(r["setting"])) for r in rows]
     answers = [
         {"setting": setting, "chosen": chosen, "text": answer["text"], "scores": page.chips(answer)}

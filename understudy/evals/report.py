@@ -150,7 +150,9 @@ class _Page:
         self.main = describe(data.metric)
         found = {m for of in self.held.values() for m in of} | {m for r in data.rounds for m in r["dev"]}
         self.metrics = self.ordered(found)
-        self.describe = describe
+
+    def describe(self, metric: str) -> Metric:
+        return describe(metric)
 
     def ordered(self, metrics: Collection[str]) -> list[str]:
         """The gate's metric first, then the known ones, then the others by name."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.core.records import Ledger, digest, read_jsonl, write_jsonl
-from understudy.data.mapping import MARK
+from understudy.data.sources.mapping import MARK
 
 CANDIDATES = "candidates"
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.\w")

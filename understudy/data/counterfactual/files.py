@@ -7,7 +7,7 @@ from pathlib import Path
 
 from understudy.config import BiasPrompts, BiasRules, SourceConfig
 from understudy.core.records import sha256_file
-from understudy.data.files import local_files
+from understudy.data.sources.files import local_files
 from understudy.errors import ConfigError, DataError
 
 PROMPTS = ("queries", "entities", "swaps")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config import SourceConfig
 from understudy.core.records import digest
-from understudy.data.cells import plain
 from understudy.data.clean import Fault, Notes, scrub
-from understudy.data.reader import Bad, Row
-from understudy.data.sql import check_query, label, query_of
+from understudy.data.sources.cells import plain
+from understudy.data.sources.reader import Bad, Row
+from understudy.data.sources.sql import check_query, label, query_of
 from understudy.errors import ConfigError, DataError, RemoteError, UnderstudyError, extra
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ import httpcore2
 
 from understudy import __version__
 from understudy.config import FetchConfig
-from understudy.data import robots
-from understudy.data.address import (
+from understudy.data.clean import Fault
+from understudy.data.web import robots
+from understudy.data.web.address import (
     Address,
     Blocked,
     Clock,
@@ -34,8 +35,7 @@ from understudy.data.address import (
     refuse_literal,
     resolve,
 )
-from understudy.data.clean import Fault
-from understudy.data.pagestore import Page, PageStore
+from understudy.data.web.pagestore import Page, PageStore
 
 AGENT = "understudy"
 MAX_HOPS = 5

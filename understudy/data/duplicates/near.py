@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from understudy.config import DedupeConfig
 from understudy.core.records import Document, Example, Record
-from understudy.data.minhash import Sets, band_count, bands, clusters, distinct, jaccard, pairs_of, upper
+from understudy.data.duplicates.minhash import Sets, band_count, bands, clusters, distinct, jaccard, pairs_of, upper
 from understudy.data.shingles import Grams, ngrams, skeleton, words
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import Any, cast
 
 from understudy.config import SourceConfig, StorageConfig
 from understudy.core.records import digest
-from understudy.data.files import changed
-from understudy.data.sql import resolve_env
+from understudy.data.sources.files import changed
+from understudy.data.sources.sql import resolve_env
 from understudy.errors import ConfigError, DataError, RemoteError, UnderstudyError, extra
 
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}

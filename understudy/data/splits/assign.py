@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from understudy.config import SplitConfig
 from understudy.core.records import digest
-from understudy.data.outline import Outline
+from understudy.data.splits.outline import Outline
 from understudy.errors import DataError
 
 TRAIN, VALIDATION, DOCUMENTS, SEED, DEV = "train", "validation", "documents", "seed", "dev"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from understudy.data.cells import plain
 from understudy.data.clean import Fault, scrub
-from understudy.data.reader import Bad, File, Row
+from understudy.data.sources.cells import plain
+from understudy.data.sources.reader import Bad, File, Row
 from understudy.errors import DataError, extra
 
 if TYPE_CHECKING:

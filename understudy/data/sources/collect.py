@@ -13,14 +13,14 @@ from pathlib import Path
 
 from understudy.config import CollectConfig, SourceConfig
 from understudy.core.records import Document, Ledger, Record, digest, write_jsonl
-from understudy.data import bigquery, sql
 from understudy.data.clean import Fault
-from understudy.data.files import LocalFile, SourceFile, local_files
-from understudy.data.formats import read_file
-from understudy.data.hub import hub_files
-from understudy.data.mapping import NO_FAULT, WITHDRAWN, Columns, record_of, roles_of, squad_questions
-from understudy.data.objects import remote_files, scheme_of
-from understudy.data.reader import Bad, Row
+from understudy.data.sources import bigquery, sql
+from understudy.data.sources.files import LocalFile, SourceFile, local_files
+from understudy.data.sources.formats import read_file
+from understudy.data.sources.hub import hub_files
+from understudy.data.sources.mapping import NO_FAULT, WITHDRAWN, Columns, record_of, roles_of, squad_questions
+from understudy.data.sources.objects import remote_files, scheme_of
+from understudy.data.sources.reader import Bad, Row
 from understudy.errors import ConfigError, DataError
 
 SHOWN = 5

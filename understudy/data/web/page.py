@@ -17,9 +17,9 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from understudy.config import SiteConfig
 from understudy.data.clean import Fault, guess_encoding
-from understudy.data.markup import MAX_DEPTH, too_deep
-from understudy.data.pagestore import Page
-from understudy.data.visible import TEXTLESS, hidden_parts, hides
+from understudy.data.sources.markup import MAX_DEPTH, too_deep
+from understudy.data.sources.visible import TEXTLESS, hidden_parts, hides
+from understudy.data.web.pagestore import Page
 from understudy.errors import ConfigError
 
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))

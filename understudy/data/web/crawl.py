@@ -14,13 +14,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from understudy.config import SiteConfig, SourceConfig, WebStep
-from understudy.data import page as pages
-from understudy.data.address import Address, Resolver, allowed_hosts, parse, refuse_literal, resolve
 from understudy.data.clean import Fault, Notes, scrub
-from understudy.data.fetch import Fetcher, SiteFault
-from understudy.data.pagestore import PageStore
-from understudy.data.reader import Bad, Row
-from understudy.data.sql import resolve_env
+from understudy.data.sources.reader import Bad, Row
+from understudy.data.sources.sql import resolve_env
+from understudy.data.web import page as pages
+from understudy.data.web.address import Address, Resolver, allowed_hosts, parse, refuse_literal, resolve
+from understudy.data.web.fetch import Fetcher, SiteFault
+from understudy.data.web.pagestore import PageStore
 from understudy.errors import ConfigError, IntegrityError, RemoteError, UnderstudyError
 
 IN_A_ROW = 3

@@ -12,7 +12,7 @@ from io import BufferedReader
 from itertools import chain, islice
 
 from understudy.data.clean import Fault, scrub
-from understudy.data.reader import BOM, Bad, File, Line, Row, Values, decode, lines
+from understudy.data.sources.reader import BOM, Bad, File, Line, Row, Values, decode, lines
 from understudy.errors import ConfigError, DataError
 
 DELIMITERS = ",;\t|"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from understudy.data.clean import Fault
-from understudy.data.visible import TEXTLESS, hidden_parts, hides
+from understudy.data.sources.visible import TEXTLESS, hidden_parts, hides
 from understudy.errors import ConfigError, extra
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from understudy.core.records import Document, Example, Record, digest
-from understudy.data.dedupe import fold
-from understudy.data.guard import page_of
+from understudy.data.duplicates.dedupe import fold
+from understudy.data.splits.guard import page_of
 
 LABEL_WORDS = 3
 """Shorter answers stand in prompts as choices to pick from."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config import SourceConfig
 from understudy.core.records import canonical, digest
-from understudy.data.cells import plain
 from understudy.data.clean import Fault, Notes, scrub
-from understudy.data.reader import Bad, Row
+from understudy.data.sources.cells import plain
+from understudy.data.sources.reader import Bad, Row
 from understudy.errors import ConfigError, DataError, IntegrityError, RemoteError, UnderstudyError, extra
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config import DedupeConfig
 from understudy.core.records import Document, Example, Ledger, Record, from_line, to_line
-from understudy.data.minhash import Counter, Sets
-from understudy.data.near import Finder, Match, Shingled, Traits, boilerplate_runs, shingle, text_of
+from understudy.data.duplicates.minhash import Counter, Sets
+from understudy.data.duplicates.near import Finder, Match, Shingled, Traits, boilerplate_runs, shingle, text_of
 from understudy.data.shards import Shard, Task, Workers, cut, join, processes
 from understudy.data.shingles import Grams, whole, words_and_scripts
 

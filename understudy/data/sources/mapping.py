@@ -15,8 +15,8 @@ from typing import Any
 from understudy.config import SourceConfig
 from understudy.core.records import Document, Example, Message, Record, digest
 from understudy.data.clean import Fault, context_turn
-from understudy.data.formats import format_of
-from understudy.data.reader import Bad, Row, parse_value
+from understudy.data.sources.formats import format_of
+from understudy.data.sources.reader import Bad, Row, parse_value
 from understudy.errors import ConfigError, DataError
 
 ROLES = ("system", "user", "assistant")

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config import SourceConfig
 from understudy.core.records import digest
-from understudy.data.formats import format_of
-from understudy.data.sql import resolve_env
+from understudy.data.sources.formats import format_of
+from understudy.data.sources.sql import resolve_env
 from understudy.errors import IntegrityError, RemoteError, UnderstudyError, extra
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from io import BufferedReader
 from typing import IO
 
 from understudy.config import SourceConfig
-from understudy.data.archives import COMPRESSED, Part, spooled, unpack
 from understudy.data.clean import Notes, guess_wide
-from understudy.data.delimited import read_csv_rows
-from understudy.data.files import SourceFile, changed
-from understudy.data.reader import BOM, Bad, File, Row, read_json_rows, read_jsonl_rows
+from understudy.data.sources.archives import COMPRESSED, Part, spooled, unpack
+from understudy.data.sources.delimited import read_csv_rows
+from understudy.data.sources.files import SourceFile, changed
+from understudy.data.sources.reader import BOM, Bad, File, Row, read_json_rows, read_jsonl_rows
 from understudy.errors import ConfigError, DataError
 
 SUFFIXES = {
@@ -92,14 +92,14 @@ def _read_part(part: Part, source: SourceConfig, notes: Notes, wanted: Collectio
     tab = part.name.lower().endswith(".tsv") and "delimiter" not in source.model_fields_set
     file = File(part.label, source.max_row_bytes, "\t" if tab else source.delimiter, notes)
     if kind == "parquet":
-        from understudy.data.columnar import read_parquet_rows
+        from understudy.data.sources.columnar import read_parquet_rows
 
         with _seekable(part.stream) as handle:
             yield from read_parquet_rows(handle, file, wanted)
         return
     file.wide = guess_wide(part.stream.peek(1024)[:1024])
     if kind in ("text", "html"):
-        from understudy.data import documents
+        from understudy.data.sources import documents
 
         if kind == "html":
             yield from documents.read_html_rows(part.stream, file, part.name, source.select)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from understudy.core.records import Example, Record
-from understudy.data.guard import Guard, exchange_of, in_whole, load, page_of, text_of
 from understudy.data.shingles import ngrams, words
+from understudy.data.splits.guard import Guard, exchange_of, in_whole, load, page_of, text_of
 
 if TYPE_CHECKING:
     import numpy as np

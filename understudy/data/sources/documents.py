@@ -11,8 +11,8 @@ from io import BufferedReader
 from typing import Literal
 
 from understudy.data.clean import Fault, scrub
-from understudy.data.markup import page_text, select_texts
-from understudy.data.reader import BOM, Bad, File, Line, Row, Values, decode, lines
+from understudy.data.sources.markup import page_text, select_texts
+from understudy.data.sources.reader import BOM, Bad, File, Line, Row, Values, decode, lines
 
 Unit = Literal["document", "paragraph", "line"]
 

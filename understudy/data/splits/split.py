@@ -17,11 +17,11 @@ from typing import Any
 
 from understudy.config import SplitConfig
 from understudy.core.records import Ledger, Record, from_line, read_records, to_line, write_jsonl
-from understudy.data.assign import FILES, RANK, SCORED, Placed, assign, by_pairs, check_filled
-from understudy.data.decontaminate import Firewall, Seen, Sighting, leaks_among, look_at
-from understudy.data.guard import Guard, Protected, build, load, save
-from understudy.data.outline import Outline, outline
 from understudy.data.shards import Shard, Task, Workers, cut, join, processes
+from understudy.data.splits.assign import FILES, RANK, SCORED, Placed, assign, by_pairs, check_filled
+from understudy.data.splits.decontaminate import Firewall, Seen, Sighting, leaks_among, look_at
+from understudy.data.splits.guard import Guard, Protected, build, load, save
+from understudy.data.splits.outline import Outline, outline
 from understudy.errors import DataError
 
 LABEL_LEAK = "label_leak"

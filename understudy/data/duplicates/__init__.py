@@ -1,0 +1,1 @@
+"""Equal and nearly equal rows: `dedupe` drops all but the first. Method: docs/near-duplicates.md."""
