@@ -32,6 +32,14 @@ def test_a_gate_that_nothing_can_pass_or_fail_is_refused(tmp_path: Path, setting
     assert words in one_line(understudy("check", "-C", str(project)), "GATE_METRIC", 2)
 
 
+@pytest.mark.parametrize("role", ["judge", "service"])
+def test_a_service_that_will_ask_for_a_key_is_refused_before_the_run(tmp_path: Path, role: str) -> None:
+    project = make_tiny(tmp_path)
+    with open(project / "understudy.yaml", "a") as f:
+        f.write(f"{role}: {{provider: openai, model: gpt-x}}\n")
+    assert f"{role}.api_key" in one_line(understudy("check", "-C", str(project)), "KEY_MISSING", 2)
+
+
 def test_a_mistyped_scorer_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     project = make_tiny(tmp_path)
     with open(project / "understudy.yaml", "a") as f:

@@ -319,7 +319,7 @@ def test_a_teacher_that_does_not_do_the_job_stops_after_a_fifth_of_the_calls(tmp
         row = {**good(request), "answer": "I cannot do that, " + good(request)["answer"]}
         return chat(json.dumps({"examples": [row, row]}))
 
-    seen = r"SYNTH_YIELD.*0 of the first 20 .*refusal 20"
+    seen = r"SYNTH_YIELD.*0 of the first 20 .*refusal 20.*the simulated teacher knows little"
     with serving(refuse) as (server, url), pytest.raises(DataError, match=seen):
         run(client(url), tmp_path, {"who": 60, "when": 40})
     assert server.hits == 10

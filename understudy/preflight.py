@@ -14,6 +14,7 @@ from understudy.core.artifact import MANIFEST
 from understudy.core.journal import now
 from understudy.core.plan import Plan
 from understudy.errors import ConfigError, ResourceError
+from understudy.models.service import OPENAI_URL
 from understudy.project import Project
 
 WEB = ("httpx2", "selectolax")
@@ -36,8 +37,11 @@ def refuse(project: Project) -> None:
         if not value.strip() or "\n" in value or "\r" in value:
             state = "is not set" if name not in os.environ else "is empty or holds a line break"
             raise ConfigError("ENV_MISSING", key, f"the environment variable {name} {state}", f"export {name}=...")
-    services = (project.config.teacher, project.config.judge, project.config.service)
-    machine.require_files(FILES + 2 * max(s.concurrency if s else 0 for s in services))
+    services = {name: getattr(project.config, name) for name in ("teacher", "judge", "service")}
+    for name, service in services.items():
+        if service and service.provider == "openai" and not service.api_key and service.base_url in (None, OPENAI_URL):
+            raise ConfigError("KEY_MISSING", f"{name}.api_key", f"{OPENAI_URL} needs a key", "write ${env:NAME}")
+    machine.require_files(FILES + 2 * max(s.concurrency if s else 0 for s in services.values()))
     for package in LOCAL:
         if find_spec(package) is None:
             raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[local]'")

@@ -197,7 +197,7 @@ def synthesize(
         _send(teacher, requests, template, cfg, batch)
         sent.update(r.category for r in requests)
         if sent.total() <= by_quota:  # later requests look for the last rows of what is nearly used up
-            _check_health(cfg, batch, sent.total())
+            _check_health(cfg, batch, sent.total(), teacher.identity.get("provider", ""))
         if progress:
             progress(len(batch.kept), total, {})
         if not planned:
@@ -435,7 +435,7 @@ def _shown(seed: Example) -> dict[str, Any]:
     return {**asked, "answer": seed.answer, "facts": meta.get("facts") or [], "category": category_of(meta)}
 
 
-def _check_health(cfg: SynthesizeConfig, batch: _Batch, sent: int) -> None:
+def _check_health(cfg: SynthesizeConfig, batch: _Batch, sent: int, provider: str) -> None:
     """Stop early when the teacher repeats itself or most of its rows are of no use."""
     diversity = _diversity(batch.replies)
     if diversity < MIN_DIVERSITY:
@@ -456,7 +456,9 @@ def _check_health(cfg: SynthesizeConfig, batch: _Batch, sent: int) -> None:
             "synthesize",
             f"{useful} of the first {asked} asked rows are usable, under min_yield {cfg.min_yield:g} "
             f"(rejected: {counts or 'none'}; empty replies: {batch.ledger.notes.get('empty_replies', 0)})",
-            "look at the teacher's replies, or use another teacher",
+            "the simulated teacher knows little but its example's sentences (docs/simulated-service.md); use a real one"
+            if provider == "simulated"
+            else "look at the teacher's replies in cache/, or use another teacher",
         )
 
 

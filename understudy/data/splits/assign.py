@@ -57,7 +57,10 @@ def check_filled(cfg: SplitConfig, placed: Sequence[Placed], corpus: int, covere
     if empty:
         reasons = Counter(p.reason for p in placed if p.reason)
         why = ", ".join(f"{n} rows rejected as {reason}" for reason, n in sorted(reasons.items())) or "no rows are left"
-        raise DataError("SPLIT_EMPTY", "split", f"{' and '.join(empty)} would be empty ({why})", "give more groups")
+        fix = "give more groups"
+        if any(reason.startswith("LEAK") for reason in reasons):
+            fix = "give documents of groups that have no dev or held pairs; understudy ledger names the rows"
+        raise DataError("SPLIT_EMPTY", "split", f"{' and '.join(empty)} would be empty ({why})", fix)
 
 
 def by_pairs(cfg: SplitConfig, coverage: Sequence[Outline]) -> list[Placed]:
