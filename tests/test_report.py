@@ -257,17 +257,18 @@ def test_every_figure_can_be_heard(tmp_path: Path) -> None:
     assert "Candidate: Coverage 79.2\N{NO-BREAK SPACE}%, interval 72.0 to 86.4, simulated judge" in labels
 
 
-def judged_cells(html: str) -> list[str]:
-    row = re.search(r"<tr><th scope=\"row\">Coverage.*?</tr>", html, re.S)
-    assert row
-    return re.findall(r"<td.*?</td>", row[0], re.S)
+def cells(html: str, metric: str) -> list[str]:
+    """Of the rounds' table and of the held one."""
+    rows = re.findall(rf"<tr><th scope=\"row\">{metric}.*?</tr>", html, re.S)
+    assert len(rows) == 2
+    return [cell for row in rows for cell in re.findall(r"<td.*?</td>", row, re.S)]
 
 
 def test_simulated_grades_are_marked_at_every_number_and_real_ones_are_not(tmp_path: Path) -> None:
     html, _ = page(tmp_path, sample())
-    assert len(judged_cells(html)) == 5 and all("simulated</span>" in cell for cell in judged_cells(html))
-    facts = re.search(r"<tr><th scope=\"row\">Exact facts.*?</tr>", html, re.S)
-    assert facts and "simulated</span>" not in facts[0]
+    judged = cells(html, "Coverage")
+    assert len(judged) == 4 + 5 and all("simulated</span>" in cell for cell in judged)
+    assert not any("simulated</span>" in cell for cell in cells(html, "Exact facts"))
     html, seen = page(tmp_path, replace(sample(), simulated=[]))
     assert "simulated" not in seen.text.replace("simulated-1", "")
 

@@ -357,7 +357,7 @@ def register(
     return Release(out, facts={"passed": passed, "name": cfg.name, "control": cfg.control})
 
 
-@stage(revision=2)
+@stage(revision=3)
 def report(cfg: c.ReportStep, artifacts: list[Artifact], held: HeldSet, out: Path) -> Report:
     """One self-contained HTML page, from stored artifacts only."""
     from understudy.evals.report import render
