@@ -28,7 +28,7 @@ class Calls(RuleBasedStateMachine):
         self.out: list[Permit] = []
         """Calls on their way, of any age."""
         self.probe: Permit | None = None
-        self.stale: set[int] = set()
+        self.stale: dict[int, Permit] = {}  # by id, and held: a permit that is gone leaves its id to another
         self.in_a_row = 0
         self.opened_at: float | None = None
 
@@ -68,7 +68,7 @@ class Calls(RuleBasedStateMachine):
     def _changed(self, opened_at: float | None) -> None:
         """Calls that began before a change of state say nothing about the state after it."""
         self.opened_at, self.in_a_row = opened_at, 0
-        self.stale |= {id(p) for p in self.out}
+        self.stale |= {id(p): p for p in self.out}
 
     @rule(seconds=st.sampled_from([0.1, 4.0, COOL_DOWN, 60.0]))
     def passes(self, seconds: float) -> None:
