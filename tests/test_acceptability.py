@@ -142,6 +142,7 @@ def test_learning_tells_held_out_order_from_disorder() -> None:
     assert auc(np.r_[np.ones(len(fresh)), np.zeros(len(mixed))], scored) > 0.9
 
 
+@pytest.mark.slow
 def test_a_bag_of_ngrams_learns_which_words_people_refuse() -> None:
     draw = np.random.default_rng(0)
     good, bad = ["tree", "house", "river", "bread"], ["zorp", "blick", "wug"]

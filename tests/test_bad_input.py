@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,10 @@ from typing import Any
 
 import pytest
 from thread import TINY, make_tiny, one_line, understudy
+
+from understudy.data.chat import _tokenizers as open_tokenizer
+from understudy.errors import IntegrityError
+from understudy.models.tiny import BASE_DIR
 
 SOURCE = "{path: data/rows.jsonl, fields: {prompt: q, response: a}}"
 NEXT = TINY.count("\n") + 1  # the line of what is written behind TINY
@@ -181,6 +186,7 @@ def test_a_plan_whose_steps_need_each_other_is_refused(project: Path) -> None:
         assert f"clean > {needed}" in line
 
 
+@pytest.mark.slow
 def test_a_bound_plan_keeps_its_configuration(project: Path) -> None:
     plan = bind(project)
     (project / "understudy.yaml").write_text(TINY + "clean: {min_chars: 2}\n")
@@ -231,6 +237,7 @@ STOPS: dict[str, tuple[str, bytes, str, list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STOPS)
 def test_bad_data_stops_before_training(project: Path, name: str) -> None:
     file, data, code, says = STOPS[name]
@@ -246,6 +253,33 @@ def test_bad_data_stops_before_training(project: Path, name: str) -> None:
     assert not any((project / "store" / ".tmp").iterdir())
 
 
+BASES = {
+    "empty": ("model.safetensors", b""),
+    "text": ("model.safetensors", b"version https://git-lfs.github.com/spec/v1"),
+    "a list": ("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"),
+    "cut": ("model.safetensors", (BASE_DIR / "model.safetensors").read_bytes()[:-10]),
+    "settings": ("tokenizer_config.json", b"{"),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_damaged_base_is_refused_before_anything_runs(project: Path, name: str) -> None:
+    file, data = BASES[name]
+    shutil.copytree(BASE_DIR, project / "base")
+    (project / "base" / file).write_bytes(data)
+    (project / "understudy.yaml").write_text(TINY + "base: {path: base}\n")
+    for command in ("check", "run"):
+        assert file in refused(project, "BASE_CORRUPT", 6, command)
+    assert not (project / "store").exists()
+
+
+def test_a_tokenizer_that_is_none_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"model": 7}')
+    with pytest.raises(IntegrityError, match=r"BASE_CORRUPT\] tokenizer\.json: no tokenizer"):
+        open_tokenizer(tmp_path)
+
+
+@pytest.mark.slow
 def test_a_mended_project_goes_on_and_reuses_finished_steps(project: Path) -> None:
     pairs = project / "data" / "pairs.jsonl"
     # Other questions than the rows': those that repeat a pair would not train.
@@ -382,6 +416,7 @@ def mess(tmp_path_factory: pytest.TempPathFactory) -> Mess:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MESS)
 def test_a_bad_row_is_set_aside_with_place_and_reason(mess: Mess, name: str) -> None:
     _, wanted, kept = MESS[name]

@@ -295,6 +295,7 @@ def test_mitigation_needs_an_experiment_and_no_control(bound: Bound, control: st
 # Command line
 
 
+@pytest.mark.slow
 def test_a_run_without_an_experiment_says_how_to_have_one(tmp_path: Path) -> None:
     project = make_tiny(tmp_path / "p")
     one_line(understudy("bias", "-C", str(project)), "NO_RUN", 2)
@@ -303,6 +304,7 @@ def test_a_run_without_an_experiment_says_how_to_have_one(tmp_path: Path) -> Non
     assert "bias" in one_line(understudy("bias", "-C", str(project)), "NO_BIAS", 2)
 
 
+@pytest.mark.slow
 def test_sentence_pairs_are_tested_on_the_base(tmp_path: Path) -> None:
     project = make_tiny(tmp_path / "p")
     pairs = tmp_path / "pairs.csv"
@@ -313,6 +315,7 @@ def test_sentence_pairs_are_tested_on_the_base(tmp_path: Path) -> None:
     one_line(understudy("bias", "--pairs", "nowhere.csv", "-C", str(project)), "FILE_NOT_FOUND", 3)
 
 
+@pytest.mark.slow
 def test_files_of_the_section_are_found_bound_and_refused_like_sources(tmp_path: Path) -> None:
     project = make_tiny(tmp_path / "p")
     text = (project / "understudy.yaml").read_text()

@@ -146,6 +146,7 @@ TURNS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "turns", "want"),
     [

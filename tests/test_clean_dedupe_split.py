@@ -233,6 +233,7 @@ def test_a_prompt_that_two_splits_share_stays_in_the_better_protected_one(tmp_pa
     assert where == {"held"} and ledger.rejected["prompt_in_coverage"] >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covered", [True, False])
 def test_the_files_are_the_same_for_every_number_of_workers_and_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, covered: bool

@@ -53,6 +53,7 @@ def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
         assert f"\n  {command} " in result.stdout
 
 
+@pytest.mark.slow
 def test_directory_may_stand_before_or_after_the_command(project: Path) -> None:
     before = understudy("-C", str(project), "plan")
     after = understudy("plan", "-C", str(project))
@@ -88,6 +89,7 @@ def test_errors_are_json_when_asked(tmp_path: Path) -> None:
     assert result.returncode == 2 and error["code"] in ("NO_RUN", "CFG_NOT_FOUND") and error["exit"] == 2
 
 
+@pytest.mark.slow
 def test_init_writes_a_project_that_check_reads(tmp_path: Path) -> None:
     target = tmp_path / "my-task"
     assert understudy("init", str(target)).returncode == 0
@@ -116,6 +118,7 @@ def test_without_arguments_the_help_is_shown() -> None:
     assert result.returncode == 0 and result.stderr == "" and "Commands:" in result.stdout
 
 
+@pytest.mark.slow
 def test_secrets_are_accepted_only_when_asked_and_never_shown(project: Path) -> None:
     (project / "understudy.yaml").write_text(TINY + "judge: {api_key: hunter2}\n")
     one_line(understudy("plan", "-C", str(project)), "SECRET_IN_CONFIG", 6)
@@ -142,6 +145,7 @@ def test_check_names_an_unset_variable_and_never_its_value(project: Path) -> Non
     assert understudy("check", "-C", str(project), MY_TEACHER_KEY="fine").returncode == 0
 
 
+@pytest.mark.slow
 def test_unknown_run_and_step_are_named(project: Path) -> None:
     one_line(understudy("show", "-C", str(project)), "NO_RUN", 2)
     assert understudy("plan", "--bind", "-C", str(project)).returncode == 0
@@ -215,6 +219,7 @@ def test_a_plan_of_another_release_is_not_carried_out(project: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_locale_and_hash_seed_do_not_change_a_digest(project: Path, tmp_path: Path) -> None:
     plan = understudy("plan", "--bind", "-C", str(project)).stdout.strip()
     printed = set()

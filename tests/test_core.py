@@ -351,6 +351,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_kill_at_every_sync_of_a_run_then_run_again(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent))))

@@ -257,6 +257,7 @@ def test_workers_answer_in_order_and_their_errors_come_back() -> None:
     assert not any(worker.usable() for worker in workers.started)  # each was killed by its task
 
 
+@pytest.mark.slow
 def test_workers_wait_for_the_next_stage_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "IDLE_S", 0.5)
 

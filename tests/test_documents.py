@@ -184,6 +184,7 @@ def test_end_tags_of_nothing_hide_no_depth(stray: str) -> None:
     assert not too_deep(f"<div>{stray}</div>" * (MAX_DEPTH * 2)) and not too_deep(f"<div>{stray}" * MAX_DEPTH)
 
 
+@pytest.mark.slow
 def test_a_paragraph_over_the_limit_costs_itself_and_no_memory(tmp_path: Path) -> None:
     import tracemalloc
 

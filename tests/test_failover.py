@@ -118,6 +118,7 @@ def test_a_fault_before_the_first_token_is_answered_by_the_understudy(name: str,
     assert upstream.requests - before <= 6, "no request was sent to the service twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in BEFORE if "hung" in name])
 def test_a_service_that_hangs_is_given_its_time_and_no_more(name: str) -> None:
     script, reason = BEFORE[name]
@@ -174,6 +175,7 @@ def lost(server: Server) -> None:
     assert served(server, "hello", False)[:2] == ("hello", NAME), "one body is whole or not sent at all"
 
 
+@pytest.mark.slow
 def test_a_whole_answer_counts_even_if_its_usage_or_end_is_lost() -> None:
     for script in (say(chunk("fine"), chunk(None, "stop"), then=reset), say(chunk("fine", "stop"), then=hang)):
         with Wire(script) as upstream, front(upstream.url) as server:

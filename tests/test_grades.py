@@ -171,6 +171,7 @@ def by_hand(folder: Path, texts: list[tuple[str, ...]]) -> list[list[float]]:
         return [network(**tokenizer(*t, return_tensors="pt")).logits.softmax(-1)[0].tolist() for t in texts]
 
 
+@pytest.mark.slow
 def test_a_classifiers_label_is_the_score_and_its_labels_are_a_scale(model: Path) -> None:
     items = [(example(i), t) for i, t in enumerate(TEXTS)]
     wanted = by_hand(model, [(t,) for t in TEXTS])

@@ -45,6 +45,7 @@ def artifacts(project: Path) -> list[Artifact]:
     return own.artifacts(own.last_run())
 
 
+@pytest.mark.slow
 def test_every_row_that_was_read_or_written_has_come_to_rest_somewhere(artifacts: list[Artifact]) -> None:
     books = accounts("run-0001", artifacts)
     assert books.balanced and len(books.links) == 6
@@ -78,6 +79,7 @@ def test_the_table_fits_eighty_columns_and_its_json_says_the_same(project: Path)
     assert books["balanced"] and {s["step"] for s in books["steps"]} <= {line.split(" ")[0] for line in lines if line}
 
 
+@pytest.mark.slow
 def test_rejected_rows_are_listed_by_step_and_reason(project: Path, artifacts: list[Artifact]) -> None:
     rows = rejected(artifacts, reason="DUPLICATE")
     assert len(rows) == 6 and {r.step for r in rows} == {"dedupe"} and rows == rejected(artifacts, "dedupe")

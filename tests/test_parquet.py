@@ -138,6 +138,7 @@ print(rows, tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_me
 """
 
 
+@pytest.mark.slow
 def test_one_row_group_of_55_mb_is_read_in_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     batch = pa.table({"t": ["слово " * 500 + str(i) for i in range(10_000)]})

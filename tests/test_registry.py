@@ -41,6 +41,7 @@ def champion(registry: Registry) -> int | None:
     return found.version if found else None
 
 
+@pytest.mark.slow
 def test_a_release_becomes_champion_once_and_the_older_one_comes_back(registry: Registry) -> None:
     assert registry.champion() is None
     assert release(registry, "aaa") == 1

@@ -222,6 +222,7 @@ def test_naming_the_scorers_loads_no_heavy_library() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_thousand_answers_are_scored_in_seconds() -> None:
     """All that ship but those of sacrebleu and ROUGE, on 300 characters each: under a second alone on a core."""
     subject = example("Ada Marlow teaches Optics in B12.", PROMPT, facts=["Ada Marlow"], answer_chars=[1, 500])

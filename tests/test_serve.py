@@ -293,6 +293,7 @@ def test_a_client_that_leaves_stops_its_generation(server: Server) -> None:
         assert model.stopped.wait(5) and model.given < 800
 
 
+@pytest.mark.slow
 def test_the_event_loop_answers_while_the_model_works_and_a_full_queue_is_503() -> None:
     with Server(Scripted(), queue_size=1) as busy:
         results: list[httpx2.Response] = []
@@ -311,6 +312,7 @@ def test_the_event_loop_answers_while_the_model_works_and_a_full_queue_is_503() 
         assert [r.status_code for r in results] == [200, 200]
 
 
+@pytest.mark.slow
 def test_a_key_is_demanded_everywhere_but_health() -> None:
     with Server(Scripted(), access=Access(api_key="k-right")) as locked:
         for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic k-right"}):

@@ -244,6 +244,7 @@ def test_a_retry_after_beyond_the_deadline_fails_at_once() -> None:
     assert server.hits == 1 and time.monotonic() - started < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silence", [Reply(delay=3), Reply(b'{"a":' + b" " * 5000, drip=0.01)], ids=["silent", "drip"])
 def test_one_deadline_covers_all_attempts(silence: Reply) -> None:
     with serving(lambda r, n: silence) as (server, url):

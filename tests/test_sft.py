@@ -204,6 +204,7 @@ sft.train(cfg, Path(rows), Path(base), Path(out), scratch=Path(scratch), progres
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_bit_by_bit(base: Path, rows: Path, tmp_path: Path) -> None:
     cfg = TrainConfig(**LORA, max_steps=8, save_every_steps=2)
     scratch = tmp_path / "scratch"

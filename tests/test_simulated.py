@@ -207,6 +207,7 @@ def test_malformed_content_is_no_json_inside_a_sound_reply(pairs: tuple[list[dic
     assert service.ledger.faults == {"malformed": 2} and service.ledger.balanced
 
 
+@pytest.mark.slow
 def test_latency_delays_every_answer() -> None:
     import time
 

@@ -128,10 +128,10 @@ def test_content_that_is_not_what_the_run_bound_stops_it(tmp_path: Path) -> None
 def test_a_base_that_is_not_what_the_run_bound_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "m/config.json", "{}")
     put(tmp_path, "m/tokenizer.json", "{}")
-    put(tmp_path, "m/model.safetensors", "x")
+    put(tmp_path, "m/model.safetensors", "\x02\0\0\0\0\0\0\0{}")
     bound = BaseConfig(path="m", digest=folder_digest(tmp_path / "m"))
     assert take_in(bound, tmp_path, tmp_path / "one")["digest"] == bound.digest
-    put(tmp_path, "m/model.safetensors", "y")
+    put(tmp_path, "m/model.safetensors", "\x03\0\0\0\0\0\0\0{} ")
     with pytest.raises(DataError, match="FILE_CHANGED"):
         take_in(bound, tmp_path, tmp_path / "two")
 

@@ -108,6 +108,7 @@ def test_trained_text_is_the_template_text() -> None:
         assert learned == [answer + "<|im_end|>" for answer in said[row.supervise_from :]]
 
 
+@pytest.mark.slow
 def test_text_stays_out_of_the_products_domains() -> None:
     words = set()
     for row in itertools.islice(training_rows(3), 20_000):
@@ -133,6 +134,7 @@ def test_evaluation_values_are_never_in_training() -> None:
     assert not held & seen
 
 
+@pytest.mark.slow
 def test_copies_unseen_names_in_full_sentences(base: tuple[Any, Any]) -> None:
     from understudy.models.tiny.measure import answers
 

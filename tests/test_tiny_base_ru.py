@@ -211,6 +211,7 @@ def test_the_name_mark_of_the_english_base_is_on_the_same_tokens_as_ever() -> No
     )
 
 
+@pytest.mark.slow
 def test_copies_unseen_names_in_full_sentences(base: tuple[Any, Any]) -> None:
     from understudy.models.tiny.measure import answers
 

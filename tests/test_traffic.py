@@ -80,6 +80,7 @@ def test_a_client_that_left_is_a_row_and_no_error_of_ours(tmp_path: Path) -> Non
         assert service_level(db)["errors"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["metadata", "content"])
 def test_no_content_without_consent_and_no_key_ever(tmp_path: Path, store: str) -> None:
     with logged(tmp_path, store=store) as server:
@@ -231,6 +232,7 @@ def test_a_queue_that_is_full_drops_and_counts_without_waiting(tmp_path: Path) -
     assert isinstance(log.rate(Feedback("r1", "up")).exception(0), OSError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["a rating nobody waits for", "a distance that fails", "a count of 31 digits"])
 def test_the_thread_that_writes_outlives_what_cannot_be_written(tmp_path: Path, trouble: str) -> None:
     def failing(text: str) -> float:

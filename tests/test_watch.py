@@ -198,6 +198,7 @@ def test_what_a_user_may_get_wrong_is_one_line(tmp_path: Path) -> None:
     one_line(understudy("watch", "--every", "soon", "-C", folder), "DURATION", 2)
 
 
+@pytest.mark.slow
 def test_the_watch_waits_for_its_log_stops_on_sigterm_and_is_alone(tmp_path: Path) -> None:
     folder = str(make_tiny(tmp_path / "p"))
     command = [sys.executable, "-m", "understudy", "watch", "--every", "1s", "-C", folder]

@@ -142,6 +142,7 @@ def test_odd_encodings_of_the_body_are_set_aside() -> None:
 # --- in bounded time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["nothing", "head", "body"])
 def test_a_slow_server_meets_the_deadline(where: str) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nContent-Type: text/html\r\n\r\n"
@@ -166,6 +167,7 @@ def test_a_busy_server_is_asked_again_and_then_left() -> None:
         assert host.paths().count("/down") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "least_s"), [("1", 0.9), ("date", 0.9), ("-5", 0.4), ("soon", 0.4), ("1.5", 0.4), ("", 0.4)]
 )
@@ -208,6 +210,7 @@ def test_a_crawl_delay_is_obeyed() -> None:
         assert host.log[2].at - host.log[1].at > 0.28
 
 
+@pytest.mark.slow
 def test_pauses_that_a_site_asks_for_are_not_taken_off_a_page_that_redirects() -> None:
     robots = reply("User-agent: *\nCrawl-delay: 0.8\n", kind="text/plain")
     pages = {"/robots.txt": robots, "/a": reply(status=301, location="/a/"), "/a/": reply(HTML), "/": reply(HTML)}

@@ -14,7 +14,7 @@ from understudy.core.artifact import MANIFEST
 from understudy.core.journal import now
 from understudy.core.plan import Plan
 from understudy.errors import ConfigError, ResourceError
-from understudy.models.service import OPENAI_URL
+from understudy.models.service import OPENAI_URL, require_key
 from understudy.project import Project
 
 WEB = ("httpx2", "selectolax")
@@ -39,8 +39,8 @@ def refuse(project: Project) -> None:
             raise ConfigError("ENV_MISSING", key, f"the environment variable {name} {state}", f"export {name}=...")
     services = {name: getattr(project.config, name) for name in ("teacher", "judge", "service")}
     for name, service in services.items():
-        if service and service.provider == "openai" and not service.api_key and service.base_url in (None, OPENAI_URL):
-            raise ConfigError("KEY_MISSING", f"{name}.api_key", f"{OPENAI_URL} needs a key", "write ${env:NAME}")
+        if service and service.provider == "openai" and not service.api_key:
+            require_key(service.base_url or OPENAI_URL, f"{name}.api_key")
     machine.require_files(FILES + 2 * max(s.concurrency if s else 0 for s in services.values()))
     for package in LOCAL:
         if find_spec(package) is None:

@@ -223,7 +223,10 @@ def _tokenizers(model_dir: Path) -> tuple[Any, Any]:
 
         full = AutoTokenizer.from_pretrained(model_dir, local_files_only=True).backend_tokenizer
     else:
-        full = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+        try:
+            full = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+        except Exception as e:  # the library raises this very class
+            raise IntegrityError("BASE_CORRUPT", "tokenizer.json", f"no tokenizer: {e}", "copy it again") from None
     full.no_padding()
     full.no_truncation()
     description = json.loads(full.to_str())

@@ -29,9 +29,28 @@ def locate(path: str, project: Path) -> Path:
     for name in _NEEDED:
         if not (folder / name).is_file():
             raise ConfigError("BASE_INCOMPLETE", path, f"has no {name}", "export the model with save_pretrained")
-    if not list(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         raise IntegrityError("PICKLE_REFUSED", path, "has no safetensors weights", "convert it in isolation first")
+    for file in weights:
+        shapes(file)
+    for file in folder.glob("*.json"):
+        try:
+            json.loads(file.read_bytes())
+        except ValueError as e:
+            raise IntegrityError("BASE_CORRUPT", file, f"no JSON: {e}", "copy or download it again") from None
     return folder
+
+
+def shapes(weights: Path) -> dict[str, list[int]]:
+    """Shape of each tensor, from the header alone. Raises IntegrityError BASE_CORRUPT on a damaged or cut file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    except SafetensorError as e:
+        raise IntegrityError("BASE_CORRUPT", weights, f"not whole: {e}", "copy or download it again") from None
 
 
 def files(folder: Path) -> list[Path]:
@@ -54,12 +73,7 @@ def take_in(cfg: BaseConfig, project: Path, out: Path) -> dict[str, str]:
 
 def float32_bytes(folder: Path) -> int:
     """Bytes of the weights once they are tuned: every number in float32, as the safetensors headers count them."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with open(path, "rb") as f:
-            header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
-        total += sum(4 * prod(about["shape"]) for name, about in header.items() if name != "__metadata__")
-    return total
+    return sum(4 * prod(shape) for path in folder.glob("*.safetensors") for shape in shapes(path).values())
 
 
 def folder_digest(folder: Path) -> str:

@@ -55,6 +55,12 @@ def resolve_reference(value: str, where: object) -> str:
     return secret
 
 
+def require_key(url: str, where: str) -> None:
+    """Called for a service without a key. Raises ConfigError KEY_MISSING where one is surely asked for."""
+    if url.startswith(OPENAI_URL):
+        raise ConfigError("KEY_MISSING", where, f"{OPENAI_URL} needs a key", "write ${env:NAME}")
+
+
 class ServiceModel:
     """A Model over HTTP. Thread-safe; `calls` counts what was sent, read from the cache, retried and spent."""
 
@@ -72,8 +78,8 @@ class ServiceModel:
             what, fix = "provider `simulated` has no address", "start models.simulated and pass its base_url"
             raise ConfigError("SERVICE_NOT_STARTED", self._where, what, fix)
         self._key = resolve_reference(cfg.api_key, f"{role}.api_key") if cfg.api_key else ""
-        if not self._key and self._url == OPENAI_URL:
-            raise ConfigError("KEY_MISSING", f"{role}.api_key", f"{self._url} needs a key", "write ${env:NAME}")
+        if not self._key:
+            require_key(self._url, f"{role}.api_key")
         self._client: OpenAI | None = None
         self._lock = threading.Lock()
         self._version = ""

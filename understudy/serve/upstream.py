@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config import FailoverConfig, ServiceConfig
 from understudy.core.records import well_formed
-from understudy.errors import ConfigError
 from understudy.models.base import Delta
-from understudy.models.service import OPENAI_URL, resolve_reference
+from understudy.models.service import OPENAI_URL, require_key, resolve_reference
 from understudy.serve.request import ApiError, ChatRequest
 from understudy.serve.worker import Piece
 
@@ -57,8 +56,8 @@ class Upstream:
         self.cfg, self.budget = cfg, budget
         self._url = f"{(base_url or cfg.base_url or OPENAI_URL).rstrip('/')}/chat/completions"
         self._key = resolve_reference(cfg.api_key, "service.api_key") if cfg.api_key else ""
-        if not self._key and self._url.startswith(OPENAI_URL):
-            raise ConfigError("KEY_MISSING", "service.api_key", f"{OPENAI_URL} needs a key", "write ${env:NAME}")
+        if not self._key:
+            require_key(self._url, "service.api_key")
         self._limit_field = "max_tokens"
         self._client: AsyncClient | None = None
 

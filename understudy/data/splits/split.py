@@ -108,6 +108,7 @@ class _Division:
 
     def look(self, leaks: bool) -> None:
         """Outline every row of the corpus; what is protected in a coverage set is known already, and looked for."""
+        # the documents' passages are outlined only where a row could be one: it doubles the work for plain pairs
         passages = _mentions(self.rows, b'"context"') or any(row.passage for row in self.covered or [])
         guarded = leaks and self.covered is not None
         if guarded:
