@@ -152,7 +152,7 @@ def test_what_libraries_say_of_a_full_disk_is_understood(tmp_path: Path) -> None
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_begins(project: Path) -> None:
-    """The tiny base needs over 4 MB; the disk has 3. Without the right to mount one, only the refusal itself is tried."""
+    """The tiny base needs over 4 MB; the disk has 3. Where none may be mounted, only the refusal itself is tried."""
     place = project.parent / "small"
     place.mkdir()
     if not can_mount(place):
