@@ -32,7 +32,7 @@ def test_a_stage_covers_what_its_own_module_lends_it() -> None:
     names = {path.relative_to(source.PACKAGE).as_posix() for path in files}
     assert {"evals/score.py", "evals/judge.py", "evals/prompts/judge.txt", "models/connect.py"} <= names
     assert "_score" in {getattr(node, "name", "") for node in own}
-    assert "data/prompts/synthesize.txt" in {
+    assert "data/synthesis/prompts/synthesize.txt" in {
         path.relative_to(source.PACKAGE).as_posix() for path in source.closure(STAGES["synthesize"])[1]
     }
 

@@ -17,7 +17,9 @@ from understudy.config import SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl
 from understudy.data.splits.decontaminate import firewall
 from understudy.data.splits.guard import Protected, build, save
-from understudy.data.synthesize import Material, category_of, normalised, prompt_key, quota, synthesize
+from understudy.data.synthesis.quota import quota
+from understudy.data.synthesis.synthesize import Material, synthesize
+from understudy.data.synthesis.texts import category_of, normalised, prompt_key
 from understudy.errors import DataError, RemoteError
 from understudy.models.service import ServiceModel
 from understudy.models.simulated import Faults, SimulatedService

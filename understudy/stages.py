@@ -132,20 +132,23 @@ def synthesize(
     cfg: c.SynthesizeStep, data: Dataset, guard: Guard, previous: list[Dataset], dev: Scores | None, out: Path
 ) -> Dataset:
     """Have the teacher write more examples from the seed pairs and training documents, for what dev failed on."""
-    from understudy.data import synthesize as work
     from understudy.data.splits.decontaminate import firewall
+    from understudy.data.synthesis.quota import quota
+    from understudy.data.synthesis.synthesize import Material
+    from understudy.data.synthesis.synthesize import synthesize as work
+    from understudy.data.synthesis.texts import category_of, prompt_key
     from understudy.models.connect import connect
 
     seeds = read_examples(data.path / "seed.jsonl")
     documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
-    counts = Counter(work.category_of(e.meta) for e in seeds)
-    earlier = {work.prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
+    counts = Counter(category_of(e.meta) for e in seeds)
+    earlier = {prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
     with connect(cfg.teacher, role="teacher", cache=_cache(), knowledge=seeds) as teacher:
-        ledger = work.synthesize(
+        ledger = work(
             cfg,
             teacher,
-            work.Material(seeds, documents, earlier, firewall(guard.path, [*seeds, *documents])),
-            quota=work.quota(cfg, counts, _main_rows(dev) if dev else None, cfg.metric, cfg.targeted),
+            Material(seeds, documents, earlier, firewall(guard.path, [*seeds, *documents])),
+            quota=quota(cfg, counts, _main_rows(dev) if dev else None, cfg.metric, cfg.targeted),
             round=cfg.round,
             out=out,
             progress=current().progress,
