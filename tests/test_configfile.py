@@ -205,6 +205,9 @@ def test_learning_rate_out_of_range(file: Path, value: str) -> None:
         ("split: {seed: 100000001}\n", ":5:9", "at most 100,000,000"),
         ("register: {name: A b}\n", ":5:12", "matching"),
         ("coverage: {path: c, delimiter: ab}\n", ":5:21", 'given the text "ab"'),
+        ("judge: {provider: mistrall}\n", ":5:9", "did you mean `mistral`?"),
+        ("judge: {requests_per_minute: 0}\n", ":5:9", "at least 1"),
+        ("judge: {price: {prompt: -1, completion: 2}}\n", ":5:17", "at least 0"),
     ],
 )
 def test_out_of_range_says_the_range(file: Path, text: str, place: str, says: str) -> None:
@@ -218,6 +221,8 @@ def test_out_of_range_says_the_range(file: Path, text: str, place: str, says: st
         ("version: 1\nname: a\nsources:\n  - fields: {}\n", ":4:5", "needs `path`"),
         (BASE + "teacher: {}\n", ":5:1", "needs a `coverage` set"),
         (BASE + "loop: {rounds: 2}\n", ":5:8", "needs a `teacher`"),
+        (BASE + "judge: {provider: vertex}\n", ":5:1", "`vertex` needs `project`"),
+        (BASE + "judge: {price: {prompt: 1}}\n", ":5:9", "`judge.price.completion` is missing"),
     ],
 )
 def test_missing_key(file: Path, text: str, place: str, says: str) -> None:

@@ -27,7 +27,7 @@ from understudy.config.evals import (
     PromptsConfig,
     ScoreConfig,
 )
-from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
+from understudy.config.models import BaseConfig, PackConfig, Price, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import (
     FailoverConfig,
     NotifyConfig,
@@ -92,6 +92,7 @@ __all__ = [
     "NotifyConfig",
     "PackConfig",
     "Positive",
+    "Price",
     "PromptsConfig",
     "PromptsStep",
     "Rate",

@@ -4,22 +4,49 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from understudy.config.values import EXECUTION, Count, Positive, Rate, Strict
+
+ProviderName = Literal["simulated", "openai", "gemini", "vertex", "anthropic", "mistral", "vllm", "ollama"]
+Money = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class Price(Strict):
+    """What a service takes for its tokens, in the currency of your budget."""
+
+    prompt: Money
+    """For a million tokens of prompts."""
+    completion: Money
+    """For a million tokens of replies, reasoning included."""
 
 
 class ServiceConfig(Strict):
     """A language model behind the OpenAI protocol."""
 
-    provider: Literal["simulated", "openai"] = "simulated"
-    """`simulated` starts the scripted service on this machine; `openai` is any OpenAI-compatible endpoint."""
+    provider: ProviderName = "simulated"
+    """`simulated` starts the scripted service on this machine; `openai` is OpenAI, or with `base_url` any endpoint of
+    that protocol; the others are presets, see docs/providers.md."""
     model: str = "simulated-1"
     """Model id sent with each request."""
     base_url: str | None = None
-    """Endpoint, e.g. `https://api.example.com/v1`; for `simulated`, an already running one."""
+    """Endpoint, e.g. `https://api.example.com/v1`, in place of the preset's; for `simulated`, one that already runs."""
+    project: str | None = None
+    """Vertex only: the Google Cloud project."""
+    location: str = "global"
+    """Vertex only: the region, e.g. `europe-west4`."""
     api_key: str | None = None
-    """Only by reference: `${env:NAME}`."""
+    """Only by reference: `${env:NAME}`. Without it, the variable that the preset names."""
+    price: Annotated[Price | None, Field(json_schema_extra=EXECUTION)] = None
+    """Money per million tokens, for the budget and the estimate; without it, requests count as free."""
+    requests_per_minute: Annotated[int | None, Field(ge=1, le=1_000_000, json_schema_extra=EXECUTION)] = None
+    """Requests are spread out to stay under this; without it, no limit."""
+    tokens_per_minute: Annotated[int | None, Field(ge=1, le=1_000_000_000, json_schema_extra=EXECUTION)] = None
+    """Tokens of prompt and reply; requests are spread out to stay under this; without it, no limit."""
+    json_mode: Literal["auto", "schema", "object", "text"] = "auto"
+    """How JSON is asked for: held to a JSON `schema`, any JSON `object`, the prompt alone (`text`); `auto` is the
+    strictest that the preset's endpoint takes."""
     concurrency: Annotated[int, Field(ge=1, le=256, json_schema_extra=EXECUTION)] = 8
     """Requests in flight at once."""
     timeout_s: Annotated[float, Field(gt=0, le=3600, json_schema_extra=EXECUTION)] = 60.0
@@ -34,7 +61,14 @@ class ServiceConfig(Strict):
     """Simulated service only: share of synthetic answers that state another fact of the same document (a negative
     control)."""
     terms_url: str | None = None
-    """Where the provider says whether its output may train a model; copied into the model card."""
+    """Where the provider says whether its output may train a model, in place of the preset's; copied into the model
+    card."""
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> ServiceConfig:
+        if self.provider == "vertex" and not (self.base_url or self.project):
+            raise PydanticCustomError("cfg_missing", "provider `vertex` needs `project`, or a whole `base_url`")
+        return self
 
 
 class SynthesizeConfig(Strict):
