@@ -6,12 +6,17 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from understudy.models.service import ServiceModel
 
 # Before any test imports transformers or mlflow; processes that tests start inherit it.
 os.environ.update(
@@ -33,6 +38,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # busy machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[ServiceModel], ServiceModel]]:
+    """Takes service clients and closes them when the test is over."""
+    with ExitStack() as stack:
+        yield lambda model: stack.enter_context(closing(model))
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,7 @@ def error(status: int, code: str = "", message: str = "no", **headers: str) -> R
     return Reply({"error": {"message": message, "type": "t", "code": code, "param": None}}, status, named)
 
 
+Opened = Callable[[ServiceModel], ServiceModel]
 Script = Callable[[dict[str, Any], int], Reply]
 
 

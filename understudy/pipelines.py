@@ -167,7 +167,9 @@ class Lifecycle:
             teacher = teacher.model_copy(update={"wrong_rate": 0.5})
         settings = self.config.synthesize.model_dump()
         settings["targeted"] = targeted and self.config.synthesize.targeted
-        return c.SynthesizeStep(**settings, teacher=teacher, round=number, metric=self.metric)
+        return c.SynthesizeStep(
+            **settings, teacher=teacher, round=number, metric=self.metric, budget=self.config.loop.budget
+        )
 
     def _answers(self, who: str, *, shots: bool = True, grid: bool = False) -> c.AnswerStep:
         settings = self.config.answer.model_dump()
@@ -185,7 +187,7 @@ class Lifecycle:
         }
         return c.ScoreStep(
             **settings, who=who, round=round_number, judge=self.config.judge, metric=self.metric,
-            target=self.config.loop.target,
+            target=self.config.loop.target, budget=self.config.loop.budget,
         )  # fmt: skip
 
     def _score(self, who: str, answers: Step, *, round_number: int, arm: str = "base") -> Step:
@@ -208,7 +210,7 @@ class Lifecycle:
         if not self.config.service:
             return None
         settings = {**self.config.answer.model_dump(), "shots": [], "grid": []}
-        ask = c.AskStep(**settings, service=self.config.service)
+        ask = c.AskStep(**settings, service=self.config.service, budget=self.config.loop.budget)
         answers = s.ask_service.step(ask, name="answer-held-service", data=self.data, held=self.held)
         return s.score_held.step(self._grades("service"), name="score-held-service", answers=answers, held=self.held)
 
@@ -303,11 +305,13 @@ class Lifecycle:
             ask = c.AskStep(
                 **self._answers("service", shots=False).model_dump(include=set(c.AnswerConfig.model_fields)),
                 service=self.config.service,
+                budget=self.config.loop.budget,
             )
             answers.append(s.ask_bias.step(ask, name="answer-bias-service", data=self.data, prompts=prompts))
         rules = c.BiasStep(
             **cfg.model_dump(include=set(c.BiasRules.model_fields)),
             judge=self.config.judge if cfg.rubric == "judge" else None,
+            budget=self.config.loop.budget,
             digests={k: v for k, v in bound.items() if k == "people"},
             mitigate="" if self.bound.mitigate else "understudy run --mitigate",
         )

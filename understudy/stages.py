@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from understudy import config as c
 from understudy.core.artifact import (
@@ -31,6 +32,9 @@ from understudy.core.artifact import (
 from understudy.core.context import current
 from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl, read_records
 from understudy.core.stage import Needs, stage
+
+if TYPE_CHECKING:
+    from understudy.models.account import Account
 
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 
@@ -143,7 +147,7 @@ def synthesize(
     documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
     counts = Counter(category_of(e.meta) for e in seeds)
     earlier = {prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
-    with connect(cfg.teacher, role="teacher", cache=_cache(), knowledge=seeds) as teacher:
+    with connect(cfg.teacher, role="teacher", knowledge=seeds, **_surroundings(cfg)) as teacher:
         ledger = work(
             cfg,
             teacher,
@@ -296,8 +300,10 @@ def bias(cfg: c.BiasStep, prompts: Dataset, answers: list[Answers], out: Path) -
     inputs = Inputs(prompts.path, [a.path for a in answers], locate(cfg.people, current().project), cfg.mitigate)
     if cfg.judge is None:
         return BiasReport(out, facts=assess(cfg, inputs, out, progress=_count()))
-    with connect(cfg.judge, role="judge", cache=_cache()) as judge:
-        return BiasReport(out, facts=assess(cfg, inputs, out, judge=judge, progress=_count()))
+    with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
+        facts = assess(cfg, inputs, out, judge=judge, progress=_count())
+        current().measured["calls"] = dict(judge.calls)
+    return BiasReport(out, facts=facts)
 
 
 @stage(revision=1)
@@ -378,9 +384,18 @@ def _names(artifacts: list[Scores]) -> list[str]:
     return [a.name for a in artifacts]
 
 
-def _cache() -> Path | None:
-    cache = current().cache
-    return cache / "calls" if cache else None
+class Surroundings(TypedDict):
+    cache: Path | None
+    account: Account | None
+
+
+def _surroundings(cfg: c.Paid) -> Surroundings:
+    """Where a rented model's replies are kept, and the account of this run."""
+    from understudy.models.account import Account
+
+    context = current()
+    account = Account(context.run / "spending.jsonl", cfg.budget) if context.run else None
+    return {"cache": context.cache / "calls" if context.cache else None, "account": account}
 
 
 def _training(data: Dataset, extra: list[Dataset]) -> list[Path]:
@@ -437,7 +452,7 @@ def _ask(cfg: c.AskStep, data: Dataset, prompts: list[Example], out: Path) -> An
 
     file = data.path / "seed.jsonl"
     seeds = read_examples(file) if file.is_file() else []
-    with connect(cfg.service, role="service", cache=_cache(), knowledge=seeds) as service:
+    with connect(cfg.service, role="service", knowledge=seeds, **_surroundings(cfg)) as service:
         ledger = work(cfg, service, prompts, out, name="service", progress=_count())
         current().measured["calls"] = dict(service.calls)
         return _answers(out, ledger, service.identity)
@@ -453,9 +468,10 @@ def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Pat
     from understudy.models.connect import connect
 
     if cfg.judge:
-        with connect(cfg.judge, role="judge", cache=_cache()) as judge:
+        with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
             ledger = work(cfg, answers.path, examples, out, judge_model=judge, project=current().project,
                           progress=current().progress)  # fmt: skip
+            current().measured["calls"] = dict(judge.calls)
     else:
         ledger = work(cfg, answers.path, examples, out, project=current().project, progress=current().progress)
     found = load_summary(out)[main_setting(out)].get(cfg.metric)

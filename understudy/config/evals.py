@@ -136,6 +136,9 @@ class LoopConfig(Strict):
     """Rounds; each trains from the base on the union of all rows so far."""
     target: Rate = 1.0
     """Rounds after the lower bound of dev coverage reaches this are skipped."""
+    budget: Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False, json_schema_extra=EXECUTION)] = None
+    """Money that teacher, judge and service may cost together in one run, in the currency of their `price`; the run
+    stops before it is exceeded."""
     compare_untargeted: bool = True
     """Train one more last round on as many rows without aim, for comparison."""
 

@@ -80,6 +80,12 @@ class Config(Strict):
             )
         if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
             raise PydanticCustomError("cfg_missing", "`loop.rounds` above 1 needs a `teacher`", {"key": "loop rounds"})
+        if self.loop.budget is not None:
+            roles = {"teacher": self.teacher, "judge": self.judge, "service": self.service}
+            for role, service in roles.items():
+                if service and service.price is None and service.provider != "simulated":
+                    what = f"`loop.budget` needs the price of every rented model: write `{role}: {{price: ...}}`"
+                    raise PydanticCustomError("cfg_missing", what, {"key": f"{role} price"})
         if self.serve.policy == "service_first" and not self.service:
             raise PydanticCustomError("cfg_missing", "`policy: service_first` needs a `service`", {"key": "serve"})
         return self

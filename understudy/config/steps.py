@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from understudy.config.bias import BiasPrompts, BiasRules
 from understudy.config.evals import AnswerConfig, GateConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import ServiceConfig, SynthesizeConfig
 from understudy.config.operation import RegisterConfig
-from understudy.config.values import Count, Grade, Positive, Rate, Strict
+from understudy.config.values import EXECUTION, Count, Grade, Positive, Rate, Strict
 
 CONTROLS = ("shuffled_answers", "blanked_contexts", "untrained_adapter", "wrong_teacher")
 """Negative controls of `understudy run --control`; each must fail the gate."""
 
 
-class SynthesizeStep(SynthesizeConfig):
+class Paid(Strict):
+    """What every step that asks a rented model shares."""
+
+    budget: Annotated[float | None, Field(ge=0, json_schema_extra=EXECUTION)] = None
+    """`loop.budget`: money that all such steps of the run may spend together."""
+
+
+class SynthesizeStep(SynthesizeConfig, Paid):
     """Settings of one round's synthesis."""
 
     teacher: ServiceConfig
@@ -37,13 +46,13 @@ class PromptsStep(PromptsConfig):
     """The day of the run, ISO; only where the requests depend on it."""
 
 
-class AskStep(AnswerConfig):
+class AskStep(AnswerConfig, Paid):
     """Settings of the service LLM's own answers."""
 
     service: ServiceConfig
 
 
-class ScoreStep(ScoreConfig):
+class ScoreStep(ScoreConfig, Paid):
     """Settings of the scores of one model on one prompt set."""
 
     who: str
@@ -79,7 +88,7 @@ class AugmentStep(BiasPrompts):
     digests: dict[str, str] = {}
 
 
-class BiasStep(BiasRules):
+class BiasStep(BiasRules, Paid):
     """Settings of the bias report; `digests` bind the file of people's scores."""
 
     judge: ServiceConfig | None = None

@@ -24,6 +24,8 @@ class Context:
     """Folder of `understudy.yaml`; relative paths of the configuration start here."""
     cache: Path | None = None
     """Survives runs: replies of services, by request."""
+    run: Path | None = None
+    """Folder of the run: what its steps have to share, such as what they spent."""
     scratch: Path | None = None
     """Survives a crash of this step, removed at its commit: training checkpoints."""
     progress: Progress = _silent

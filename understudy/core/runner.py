@@ -144,7 +144,8 @@ class Runner:
 
         stage = STAGES[step.stage]
         config = stage.config_type.model_validate_json(canonical(step.config))
-        context = Context(self.project, self.project / "cache", scratch, progress)
+        cache, run = self.project / "cache", self.journal.parent
+        context = Context(self.project, cache, run, scratch=scratch, progress=progress)
         begin = time.monotonic()
         try:
             with use(context):

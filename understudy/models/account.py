@@ -1,11 +1,12 @@
 """What a run spends on rented models: one append-only file for all roles and processes, and a limit that holds.
 
-Before a request goes out, the most it can cost is reserved; its real price replaces that when the reply tells the tokens.
-What a killed process had reserved counts in full, since nobody knows what the provider did with it.
+Before a request goes out, the most it can cost is reserved; its real price replaces that when the reply tells the
+tokens. What a killed process had reserved counts in full, since nobody knows what the provider did with it.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,10 +14,10 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from understudy.config.models import Price
 from understudy.errors import ResourceError
 
 PER = 1_000_000
@@ -25,15 +26,9 @@ SLACK = 1e-9
 """Money; sums of floating-point prices are no more exact."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Money per million tokens; the unit is the user's currency."""
-
-    prompt: float = 0.0
-    completion: float = 0.0
-
-    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / PER
+def cost(price: Price | None, prompt_tokens: float, completion_tokens: float) -> float:
+    """Money for so many tokens; a service without a price counts as free."""
+    return (price.prompt * prompt_tokens + price.completion * completion_tokens) / PER if price else 0.0
 
 
 class Account:
@@ -46,6 +41,7 @@ class Account:
         self._spent = 0.0
         self._read = 0
         self._count = 0
+        self._begun = False
         self._changed = threading.Condition()
         self._mine: set[str] = set()
 
@@ -56,7 +52,7 @@ class Account:
             return self._spent + sum(self._reserved.values())
 
     def reserve(self, role: str, most: float) -> str:
-        """A ticket for a request that costs at most `most`. Waits for the thread's neighbours while they may free money.
+        """A ticket for a request that costs at most `most`. Waits while other threads' requests may free money.
 
         Raises ResourceError BUDGET_SPENT when the request could exceed the limit whatever its neighbours cost.
         """
@@ -90,7 +86,9 @@ class Account:
             f"{taken:.4f} of the budget of {self.limit:g} is spent, and the next request may cost {most:.4f}; "
             "stopped before it was sent"
         )
-        return ResourceError("BUDGET_SPENT", role, what, "raise loop.budget and run again: answered requests are cached")
+        return ResourceError(
+            "BUDGET_SPENT", role, what, "raise loop.budget and run again: answered requests are cached"
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -127,10 +125,12 @@ class Account:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            size = os.fstat(fd).st_size
-            if self.limit is not None and size > self._read:  # half a line of a killed process; ours starts a new one
+            cut = self.limit is not None and os.fstat(fd).st_size > self._read
+            if cut or not self._begun:  # a killed process may have left half a line; ours starts a new one
                 line = b"\n" + line
-            os.write(fd, line)
+            self._begun = True
+            if os.write(fd, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
         finally:
             os.close(fd)
 
@@ -144,7 +144,7 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 def spending(file: Path) -> dict[str, dict[str, float]]:
-    """role -> {requests, prompt_tokens, completion_tokens, cost, unsettled} of an account's file."""
+    """Role -> {requests, prompt_tokens, completion_tokens, cost, unsettled} of an account's file."""
     found: dict[str, dict[str, float]] = {}
     reserved: dict[str, tuple[str, float]] = {}
     for line in file.read_bytes().splitlines() if file.is_file() else []:

@@ -25,13 +25,16 @@ _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not
 
 @dataclass
 class Failure(Exception):
-    """One failed attempt. `fatal`: no other request can succeed either."""
+    """One failed attempt. `fatal`: no other request can succeed either; `free`: the provider did nothing for it."""
 
     code: str
     what: str
     retry: bool = False
     fatal: bool = False
     wait_s: float | None = None
+    free: bool = False
+    used: tuple[int, int] = (0, 0)
+    """Tokens of prompt and reply, where the provider said how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ def failure_of(e: Exception) -> Failure:
     if isinstance(e, openai.APITimeoutError) or "Timeout" in type(e).__name__:
         return Failure("TIMEOUT", "no complete reply in time", retry=True)
     if isinstance(e, openai.APIConnectionError):
-        return Failure("CONNECTION", repr(e.__cause__ or e), retry=True)
+        unsent = "ConnectError" in type(e.__cause__).__name__
+        return Failure("CONNECTION", repr(e.__cause__ or e), retry=True, free=unsent)
     if isinstance(e, openai.APIError):
         return Failure("UPSTREAM_ERROR", e.message, retry=True)
     if isinstance(e, (OSError, json.JSONDecodeError)) or type(e).__module__.startswith(("http", "h11")):
@@ -64,15 +68,15 @@ def failure_of(e: Exception) -> Failure:
 def _status(status: int, headers: Any, code: str, message: str) -> Failure:
     what = f"HTTP {status}: {message}"
     if status in (401, 403):
-        return Failure("KEY_REFUSED", what, fatal=True)
+        return Failure("KEY_REFUSED", what, fatal=True, free=True)
     if status == 404:
-        return Failure("MODEL_NOT_FOUND", what, fatal=True)
+        return Failure("MODEL_NOT_FOUND", what, fatal=True, free=True)
     if status == 402 or (status == 429 and code in _QUOTA_CODES):
-        return Failure("QUOTA_GONE", what, fatal=True)
+        return Failure("QUOTA_GONE", what, fatal=True, free=True)
     told = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
     retry = told if told is not None else status in (408, 409, 429) or status >= 500
     name = "RATE_LIMITED" if status == 429 else "SERVER_ERROR" if status >= 500 or retry else "REQUEST_REFUSED"
-    return Failure(name, what, retry=retry, wait_s=_retry_after(headers))
+    return Failure(name, what, retry=retry, wait_s=_retry_after(headers), free=True)
 
 
 def _retry_after(headers: Any) -> float | None:
@@ -101,21 +105,21 @@ def reply_of(body: bytes) -> Reply:
         data = json.loads(body)
         if isinstance(data, dict) and data.get("error") and not data.get("choices"):
             raise Failure("UPSTREAM_ERROR", f"HTTP 200 with an error: {canonical(data['error'])}", retry=True)
+        usage = data.get("usage") or {}
+        counts = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         choice = data["choices"][0]
         finish, content = choice["finish_reason"], choice["message"]["content"]
         if isinstance(content, list):
             content = "".join(part["text"] for part in content if part["type"] == "text")
-        usage = data.get("usage") or {}
-        counts = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         version = well_formed(str(data.get("system_fingerprint") or data.get("model") or ""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as e:
         raise Failure("BAD_REPLY", f"HTTP 200 without an answer ({type(e).__name__}: {e})", retry=True) from None
     if not isinstance(finish, str) or not finish or finish == "error":
-        raise Failure("BAD_REPLY", f"HTTP 200 with finish_reason {finish!r}", retry=True)
+        raise Failure("BAD_REPLY", f"HTTP 200 with finish_reason {finish!r}", retry=True, used=counts)
     if finish == "content_filter":
-        raise Failure("REPLY_FILTERED", "the provider's content filter withheld the answer")
+        raise Failure("REPLY_FILTERED", "the provider's content filter withheld the answer", used=counts)
     if not isinstance(content, str):
-        raise Failure("BAD_REPLY", f"HTTP 200 with content of type {type(content).__name__}", retry=True)
+        raise Failure("BAD_REPLY", f"HTTP 200 with content of type {type(content).__name__}", retry=True, used=counts)
     return Reply(Answer(well_formed(content), "length" if finish == "length" else "stop", *counts), version)
 
 

@@ -6,14 +6,14 @@ one call. Answers come in input order; the same request in one batch is sent onc
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,8 +21,11 @@ from pydantic import BaseModel
 
 from understudy.config import ServiceConfig
 from understudy.core.records import canonical, digest
-from understudy.errors import ConfigError, IntegrityError, RemoteError
+from understudy.errors import ConfigError, IntegrityError, RemoteError, UnderstudyError
+from understudy.models.account import Account, cost
 from understudy.models.base import Answer, Conversation, Delta, Sampling
+from understudy.models.cache import ReplyCache
+from understudy.models.pace import Pace
 from understudy.models.reply import Failure, Reply, failure_of, parse_all, reply_of
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ REFUSALS = {"REPLY_FILTERED": "content_filter", "REQUEST_REFUSED": "refused"}
 """Failures of one prompt alone, and the finish_reason of its empty answer."""
 MAX_REFUSED = 0.05
 """Share of refused prompts above which the service, not a prompt, is at fault; judged from 20 prompts on."""
+TURN_TOKENS = 16
+"""Tokens that a chat template may put around one turn."""
+BYTES_PER_TOKEN = 4
+"""Of English text, about; only the pace goes by it."""
 OPENAI_URL = "https://api.openai.com/v1"
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _REASK = "\n\nYour last reply could not be used: {problem}. Reply with the asked JSON object and nothing else."
@@ -61,18 +68,46 @@ def require_key(url: str, where: str) -> None:
         raise ConfigError("KEY_MISSING", where, f"{OPENAI_URL} needs a key", "write ${env:NAME}")
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is sent: a chat, how its answer is drawn, and the JSON schema of the answer, if it has one."""
+
+    conversation: Conversation
+    sampling: Sampling
+    form: dict[str, Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes: no tokenizer makes more tokens of a text than it has bytes, but for the marks around each turn."""
+        turns = sum(TURN_TOKENS + len(m["content"].encode("utf-8", "replace")) for m in self.conversation)
+        return turns + (len(canonical(self.form)) if self.form else 0)
+
+    def with_note(self, note: str) -> Prompt:
+        last = self.conversation[-1]
+        return replace(self, conversation=[*self.conversation[:-1], {**last, "content": last["content"] + note}])
+
+
 class ServiceModel:
     """A Model over HTTP. Thread-safe; `calls` counts what was sent, read from the cache, retried and spent."""
 
     def __init__(
-        self, cfg: ServiceConfig, *, base_url: str | None = None, cache: Path | None = None, role: str = "service"
+        self,
+        cfg: ServiceConfig,
+        *,
+        base_url: str | None = None,
+        cache: Path | None = None,
+        role: str = "service",
+        account: Account | None = None,
     ) -> None:
         self.cfg = cfg
         self.backoff_s = 0.5
-        names = ("requests", "cached", "retries", "failed", "refused", "prompt_tokens", "completion_tokens")
-        self.calls = dict.fromkeys(names, 0)
+        names = ("requests", "cached", "retries", "failed", "refused", "prompt_tokens", "completion_tokens", "cost")
+        self.calls: dict[str, float] = dict.fromkeys(names, 0)
+        self._role = role
         self._where = f"{role} {cfg.model}"
-        self._cache = cache
+        self._cache = ReplyCache(cache)
+        self._account = account
+        self._pace = Pace(cfg.requests_per_minute, cfg.tokens_per_minute)
         self._url = base_url or cfg.base_url or (OPENAI_URL if cfg.provider == "openai" else None)
         if self._url is None:
             what, fix = "provider `simulated` has no address", "start models.simulated and pass its base_url"
@@ -85,6 +120,7 @@ class ServiceModel:
         self._version = ""
         self._reached = False
         self._token_field = "max_tokens"
+        self._json_mode = "schema" if cfg.json_mode == "auto" else cfg.json_mode
         self._failures_in_a_row = 0
         self._asked = 0
 
@@ -110,7 +146,7 @@ class ServiceModel:
         A prompt that the service refuses is answered with an empty text; that raises only when every prompt so far
         was refused, or more than 5 % of at least 20.
         """
-        answers = self._ask(conversations, sampling, stop_at_failure=True)
+        answers = self._ask([Prompt(c, sampling) for c in conversations], stop_at_failure=True)
         refused = [a for a in answers if isinstance(a, RemoteError)]
         self._asked += len(answers)
         self._count(refused=len(refused))
@@ -123,27 +159,32 @@ class ServiceModel:
 
     def ask(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer | RemoteError]:
         """Like `generate`, with each failed request in its place. Raises when no request can succeed."""
-        return self._ask(conversations, sampling, stop_at_failure=False)
+        return self._ask([Prompt(c, sampling) for c in conversations], stop_at_failure=False)
 
     def ask_json(
         self,
         conversations: Sequence[Conversation],
         schema: type[T] | Callable[[Any], T],
-        sampling: Sampling | None = None,
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        *,
+        form: dict[str, Any] | None = None,
     ) -> list[T | RemoteError]:
         """One parsed object per conversation, in order, or the RemoteError (`BAD_JSON` after one re-ask).
 
-        `schema` is a pydantic model, or a function that returns the parsed value or raises ValueError.
+        `schema` is a pydantic model, or a function that returns the parsed value or raises ValueError; `form` is the
+        JSON schema that the service is held to where it can be. `sampling` is one for all, or one for each.
         """
-        sampling = sampling or self.sampling()
         validate: Callable[[Any], Any] = schema
         if isinstance(schema, type) and issubclass(schema, BaseModel):
-            validate = schema.model_validate
-        results: list[Any] = list(self.ask(conversations, sampling))
+            validate, form = schema.model_validate, form or schema.model_json_schema()
+        if sampling is None or isinstance(sampling, Sampling):
+            sampling = [sampling or self.sampling()] * len(conversations)
+        prompts = [Prompt(c, s, form) for c, s in zip(conversations, sampling, strict=True)]
+        results: list[Any] = list(self._ask(prompts, stop_at_failure=False))
         problems = parse_all(results, validate)
         if problems:
-            again = [_with_note(conversations[i], _REASK.format(problem=problem)) for i, problem in problems]
-            second: list[Any] = list(self.ask(again, sampling))
+            again = [prompts[i].with_note(_REASK.format(problem=problem)) for i, problem in problems]
+            second: list[Any] = list(self._ask(again, stop_at_failure=False))
             still = dict(parse_all(second, validate))
             for j, (i, _) in enumerate(problems):
                 results[i] = second[j]
@@ -151,13 +192,13 @@ class ServiceModel:
                     what = f"the reply is not the asked JSON, twice: {still[j]}"
                     results[i] = RemoteError("BAD_JSON", self._where, what, "use a model that follows the prompt")
                     # Kept, the two replies would fail every rerun in the same way.
-                    self._forget(conversations[i], sampling)
-                    self._forget(again[j], sampling)
+                    for prompt in (prompts[i], again[j]):
+                        self._cache.forget(digest(self._request(prompt)))
         return results
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[Delta]:
         """The answer in pieces, not retried and not cached. An end without finish_reason raises `STREAM_CUT`."""
-        params = self._params(conversation, sampling) | {"stream_options": {"include_usage": True}}
+        params = self._params(Prompt(conversation, sampling)) | {"stream_options": {"include_usage": True}}
         finish, counts, failure = None, (0, 0), None
         self._count(requests=1)
         try:
@@ -180,23 +221,21 @@ class ServiceModel:
         self._count(prompt_tokens=counts[0], completion_tokens=counts[1])
         yield Delta("", "length" if finish == "length" else "stop", *counts)
 
-    def _ask(
-        self, conversations: Sequence[Conversation], sampling: Sampling, *, stop_at_failure: bool
-    ) -> list[Answer | RemoteError]:
-        requests = [self._request(c, sampling) for c in conversations]
+    def _ask(self, prompts: Sequence[Prompt], *, stop_at_failure: bool) -> list[Answer | RemoteError]:
+        requests = [self._request(p) for p in prompts]
         keys = [digest(r) for r in requests]
         found: dict[str, Reply | RemoteError] = {}
-        todo: dict[str, tuple[Conversation, dict[str, Any]]] = {}
-        for key, request, conversation in zip(keys, requests, conversations, strict=True):
+        todo: dict[str, tuple[Prompt, dict[str, Any]]] = {}
+        for key, request, prompt in zip(keys, requests, prompts, strict=True):
             if key in found or key in todo:
                 continue
-            if cached := self._load(key):
+            if cached := self._cache.load(key):
                 self._count(cached=1)
                 found[key] = cached
             else:
-                todo[key] = (conversation, request)
+                todo[key] = (prompt, request)
         if todo:
-            found.update(self._send_all(todo, sampling, stop_at_failure))
+            found.update(self._send_all(todo, stop_at_failure))
         failed = [r for r in found.values() if isinstance(r, RemoteError) and r.code not in REFUSALS]
         if stop_at_failure and failed:
             raise next((r for r in failed if r.code != "NOT_SENT"), failed[0])
@@ -205,15 +244,15 @@ class ServiceModel:
         return [r if isinstance(r := found[k], RemoteError) else r.answer for k in keys]
 
     def _send_all(
-        self, todo: dict[str, tuple[Conversation, dict[str, Any]]], sampling: Sampling, stop_at_failure: bool
+        self, todo: dict[str, tuple[Prompt, dict[str, Any]]], stop_at_failure: bool
     ) -> dict[str, Reply | RemoteError]:
         stop = threading.Event()
         found: dict[str, Reply | RemoteError] = {}
 
         def work(key: str) -> None:
             try:
-                found[key] = self._one(key, *todo[key], sampling, stop)
-            except RemoteError:
+                found[key] = self._one(key, *todo[key], stop)
+            except UnderstudyError:
                 stop.set()
                 raise
             if stop_at_failure and isinstance(result := found[key], RemoteError) and result.code not in REFUSALS:
@@ -234,31 +273,40 @@ class ServiceModel:
                 pool.shutdown(wait=True, cancel_futures=True)
         return found
 
-    def _one(
-        self, key: str, conversation: Conversation, request: dict[str, Any], sampling: Sampling, stop: threading.Event
-    ) -> Reply | RemoteError:
+    def _one(self, key: str, prompt: Prompt, request: dict[str, Any], stop: threading.Event) -> Reply | RemoteError:
         """One request with its retries. Raises when the failure concerns every request."""
-        deadline = time.monotonic() + self.cfg.timeout_s
+        deadline = math.inf
         failure = Failure("NOT_SENT", "stopped before it was sent")
         attempt = 0
-        while attempt < self.cfg.max_attempts and not stop.is_set():
+        while attempt < self.cfg.max_attempts:
+            # Waiting for a place in time is our own wish, so it is no part of the deadline.
+            waited = self._pace.wait_s(self._expected_tokens(prompt))
+            if stop.wait(waited):
+                break
+            deadline = min(deadline + waited, time.monotonic() + self.cfg.timeout_s)
             attempt += 1
             left = deadline - time.monotonic()
             share = 1.0 if attempt == self.cfg.max_attempts else ATTEMPT_SHARE
             try:
-                reply = self._once(conversation, sampling, max(left * share, 0.001))
+                reply = self._once(prompt, max(left * share, 0.001))
             except Failure as e:
                 failure = e
             else:
-                self._store(key, request, reply)
+                self._cache.store(key, request, reply)
                 self._reached, self._failures_in_a_row = True, 0
                 return reply
             pause = self._pause(key, attempt, failure)
             if not failure.retry or attempt == self.cfg.max_attempts or time.monotonic() + pause >= deadline:
                 break
+            if failure.code == "RATE_LIMITED" and failure.wait_s:
+                self._pace.hold(failure.wait_s)
             self._count(retries=1)
             stop.wait(pause)
-        error = self._error(failure, attempt)
+        return self._given_up(failure, attempt)
+
+    def _given_up(self, failure: Failure, attempts: int) -> RemoteError:
+        """The error of a request that got no answer. Raises when no other one can get one either."""
+        error = self._error(failure, attempts)
         if failure.code == "NOT_SENT":
             return error
         with self._lock:
@@ -280,24 +328,54 @@ class ServiceModel:
             return failure.wait_s + 0.1 * self.backoff_s * jitter
         return min(self.backoff_s * 2.0 ** (attempt - 1), 20.0) * (0.5 + 0.5 * jitter)
 
-    def _once(self, conversation: Conversation, sampling: Sampling, limit_s: float) -> Reply:
-        failure: Failure
-        for _ in range(2):
-            self._count(requests=1)
+    def _once(self, prompt: Prompt, limit_s: float) -> Reply:
+        """One attempt; more than one request only where the endpoint does not know a field."""
+        for _ in range(4):
             try:
-                body = self._post(self._params(conversation, sampling), limit_s)
-            except Exception as e:
-                failure = failure_of(e)
-                if self._token_field in failure.what and "max_completion_tokens" in failure.what:
-                    self._token_field = "max_completion_tokens"  # newer OpenAI models refuse max_tokens
-                    continue
+                return self._paid(prompt, limit_s)
+            except Failure as failure:
+                if not self._adapt(failure):
+                    raise
+        raise Failure("REQUEST_REFUSED", "the endpoint refuses every form of the request")
+
+    def _adapt(self, failure: Failure) -> bool:
+        """Whether the endpoint refused a field that can be put in another way; from now on it is."""
+        if self._token_field in failure.what and "max_completion_tokens" in failure.what:
+            self._token_field = "max_completion_tokens"  # newer OpenAI models refuse max_tokens
+            return True
+        if failure.code == "REQUEST_REFUSED" and "response_format" in failure.what and self._json_mode != "text":
+            self._json_mode = "object" if self._json_mode == "schema" and "json_object" in failure.what else "text"
+            return True
+        return False
+
+    def _paid(self, prompt: Prompt, limit_s: float) -> Reply:
+        """One request, reserved in the account before it goes out. Raises ResourceError BUDGET_SPENT unsent."""
+        price, most = self.cfg.price, (prompt.size, prompt.sampling.max_new_tokens)
+        ticket = self._account.reserve(self._role, cost(price, *most)) if self._account else ""
+        self._count(requests=1)
+        used = most  # whoever gives no account of a request may have charged for all of it
+        try:
+            reply = reply_of(self._post(self._params(prompt), limit_s))
+            answer = reply.answer
+            used = (answer.prompt_tokens, answer.completion_tokens)
+            if not any(used):
+                used = (prompt.size, len(answer.text.encode("utf-8", "replace")))
             else:
-                reply = reply_of(body)
-                spent = reply.answer
-                self._count(prompt_tokens=spent.prompt_tokens, completion_tokens=spent.completion_tokens)
-                return reply
-            break
-        raise failure
+                self._count(prompt_tokens=used[0], completion_tokens=used[1])
+            return reply
+        except Exception as e:
+            failure = failure_of(e)
+            used = (0, 0) if failure.free else failure.used if any(failure.used) else most
+            raise failure from None
+        finally:
+            paid = cost(price, *used)
+            self._count(cost=paid)
+            self._pace.correct(sum(used) - self._expected_tokens(prompt))
+            if self._account:
+                self._account.settle(ticket, self._role, paid, *used)
+
+    def _expected_tokens(self, prompt: Prompt) -> int:
+        return prompt.size // BYTES_PER_TOKEN + prompt.sampling.max_new_tokens
 
     def _post(self, params: dict[str, Any], limit_s: float) -> bytes:
         """The reply's bytes. The clock is read at every piece: the SDK's own timeout starts anew with each of them."""
@@ -313,10 +391,11 @@ class ServiceModel:
                     raise Failure("TIMEOUT", f"the reply was not complete after {limit_s:.1f} s", retry=True)
         return bytes(body)
 
-    def _params(self, conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
+    def _params(self, prompt: Prompt) -> dict[str, Any]:
+        sampling = prompt.sampling
         params: dict[str, Any] = {
             "model": self.cfg.model,
-            "messages": conversation,
+            "messages": prompt.conversation,
             "temperature": sampling.temperature,
             self._token_field: sampling.max_new_tokens,
         }
@@ -326,6 +405,11 @@ class ServiceModel:
             params["seed"] = sampling.seed
         if sampling.stop:
             params["stop"] = list(sampling.stop)
+        if prompt.form and self._json_mode == "schema":
+            form = {"name": "reply", "schema": prompt.form, "strict": True}
+            params["response_format"] = {"type": "json_schema", "json_schema": form}
+        elif prompt.form and self._json_mode == "object":
+            params["response_format"] = {"type": "json_object"}
         return params
 
     def _sdk(self) -> OpenAI:
@@ -339,44 +423,18 @@ class ServiceModel:
                 self._client = openai.OpenAI(api_key=key, base_url=self._url, max_retries=0, http_client=http)
             return self._client
 
-    def _request(self, conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
+    def _request(self, prompt: Prompt) -> dict[str, Any]:
         """What the answer depends on; its digest is the cache key. A simulated service's port is no part of it."""
+        sampling = prompt.sampling
         decoding = asdict(sampling) | {"stop": list(sampling.stop)}
         decoding["seed"] = sampling.seed if sampling.temperature > 0 else None
         origin: dict[str, Any] = {"provider": self.cfg.provider, "model": self.cfg.model}
         origin |= {"wrong_rate": self.cfg.wrong_rate} if self.cfg.provider == "simulated" else {}
         origin |= {"endpoint": digest(self._url or "", 16)} if self.cfg.provider == "openai" else {}
-        return {**origin, "messages": conversation, "sampling": decoding}
+        origin |= {"form": prompt.form} if prompt.form and self.cfg.json_mode != "text" else {}
+        return {**origin, "messages": prompt.conversation, "sampling": decoding}
 
-    def _load(self, key: str) -> Reply | None:
-        """The cached reply; a file that a power cut left empty or torn is no reply."""
-        if not self._cache:
-            return None
-        try:
-            held = json.loads(self._file(self._cache, key).read_text("utf-8"))
-            reply = Reply(Answer(**held["reply"]["answer"]), held["reply"]["version"])
-            return reply if digest(held["request"]) == key else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def _store(self, key: str, request: dict[str, Any], reply: Reply) -> None:
-        if not self._cache:
-            return
-        path = self._file(self._cache, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}")
-        draft.write_text(canonical({"request": request, "reply": asdict(reply)}), "utf-8", "surrogatepass")
-        draft.replace(path)
-
-    def _forget(self, conversation: Conversation, sampling: Sampling) -> None:
-        if self._cache:
-            self._file(self._cache, digest(self._request(conversation, sampling))).unlink(missing_ok=True)
-
-    @staticmethod
-    def _file(cache: Path, key: str) -> Path:
-        return cache / key[:2] / f"{key}.json"
-
-    def _count(self, **by: int) -> None:
+    def _count(self, **by: float) -> None:
         with self._lock:
             for name, count in by.items():
                 self.calls[name] += count
@@ -396,7 +454,3 @@ _FIXES = {
     "TIMEOUT": f"raise `timeout_s`, or {_RERUN}",
     "CONNECTION": f"check `base_url` and the network, or {_RERUN}",
 }
-
-
-def _with_note(conversation: Conversation, note: str) -> Conversation:
-    return [*conversation[:-1], {**conversation[-1], "content": conversation[-1]["content"] + note}]
