@@ -167,8 +167,9 @@ class Lifecycle:
             teacher = teacher.model_copy(update={"wrong_rate": 0.5})
         settings = self.config.synthesize.model_dump()
         settings["targeted"] = targeted and self.config.synthesize.targeted
+        bound = {k: v for k, v in _of(self.bound.sources, "prompts").items() if k != "judge"}
         return c.SynthesizeStep(
-            **settings, teacher=teacher, round=number, metric=self.metric, budget=self.config.loop.budget
+            **settings, teacher=teacher, round=number, metric=self.metric, budget=self.config.loop.budget, digests=bound
         )
 
     def _answers(self, who: str, *, shots: bool = True, grid: bool = False) -> c.AnswerStep:
@@ -188,6 +189,7 @@ class Lifecycle:
         return c.ScoreStep(
             **settings, who=who, round=round_number, judge=self.config.judge, metric=self.metric,
             target=self.config.loop.target, budget=self.config.loop.budget,
+            digests={k: v for k, v in _of(self.bound.sources, "prompts").items() if k == "judge"},
         )  # fmt: skip
 
     def _score(self, who: str, answers: Step, *, round_number: int, arm: str = "base") -> Step:

@@ -16,6 +16,7 @@ from understudy.core.plan import Plan
 from understudy.errors import ConfigError, ResourceError
 from understudy.models.service import OPENAI_URL, require_key
 from understudy.project import Project
+from understudy.promptfiles import check as prompt_templates
 
 WEB = ("httpx2", "selectolax")
 LOCAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "mlflow")
@@ -41,6 +42,7 @@ def refuse(project: Project) -> None:
     for name, service in services.items():
         if service and service.provider == "openai" and not service.api_key:
             require_key(service.base_url or OPENAI_URL, f"{name}.api_key")
+    prompt_templates(project.config, project.root)
     machine.require_files(FILES + 2 * max(s.concurrency if s else 0 for s in services.values()))
     for package in LOCAL:
         if find_spec(package) is None:

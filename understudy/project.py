@@ -151,6 +151,7 @@ class Project:
         from understudy.data.counterfactual.files import digests
         from understudy.data.sources.collect import source_digests
         from understudy.models.base_files import folder_digest, locate
+        from understudy.promptfiles import digests as prompt_digests
 
         cfg = self.config
         sources = {f"sources:{k}": v for k, v in source_digests(cfg.sources, self.root).items()}
@@ -158,6 +159,7 @@ class Project:
             sources |= {f"coverage:{k}": v for k, v in source_digests([cfg.coverage], self.root).items()}
         if cfg.bias:
             sources |= {f"bias:{k}": v for k, v in digests(cfg.bias, self.root).items()}
+        sources |= {f"prompts:{k}": v for k, v in prompt_digests(cfg, self.root).items()}
         sources |= {f"scorers:{k}": v for k, v in _classifier_digests(cfg, self.root).items()}
         base = folder_digest(locate(cfg.base.path, self.root))
         return Bound(sources=sources, base=base, as_of=self._day(as_of))

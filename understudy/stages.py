@@ -131,7 +131,7 @@ def guard(cfg: c.SplitConfig, coverage: Corpus, out: Path) -> Guard:
     return Guard(out, facts={"units": protect(cfg, coverage.path / "rows.jsonl", out)})
 
 
-@stage(revision=2, needs=Needs(retries=1))
+@stage(revision=3, needs=Needs(retries=1))
 def synthesize(
     cfg: c.SynthesizeStep, data: Dataset, guard: Guard, previous: list[Dataset], dev: Scores | None, out: Path
 ) -> Dataset:
@@ -142,8 +142,10 @@ def synthesize(
     from understudy.data.synthesis.synthesize import synthesize as work
     from understudy.data.synthesis.texts import category_of, prompt_key
     from understudy.models.connect import connect
+    from understudy.promptfiles import template
 
     seeds = read_examples(data.path / "seed.jsonl")
+    worded = template("synthesize", cfg.prompt, current().project, bound=cfg.digests)
     documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
     counts = Counter(category_of(e.meta) for e in seeds)
     earlier = {prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
@@ -151,7 +153,7 @@ def synthesize(
         ledger = work(
             cfg,
             teacher,
-            Material(seeds, documents, earlier, firewall(guard.path, [*seeds, *documents])),
+            Material(seeds, documents, earlier, firewall(guard.path, [*seeds, *documents]), worded),
             quota=quota(cfg, counts, _main_rows(dev) if dev else None, cfg.metric, cfg.targeted),
             round=cfg.round,
             out=out,
@@ -463,13 +465,17 @@ def _answers(out: Path, ledger: Ledger, identity: dict[str, str]) -> Answers:
 
 
 def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Path) -> Scores:
+    from understudy.evals.judge import Worded
     from understudy.evals.score import load_summary, main_setting
     from understudy.evals.score import score as work
     from understudy.models.connect import connect
+    from understudy.promptfiles import template
 
     if cfg.judge:
+        worded = template("judge", cfg.prompt, current().project, bound=cfg.digests)
         with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
-            ledger = work(cfg, answers.path, examples, out, judge_model=judge, project=current().project,
+            asked = Worded(judge, worded)
+            ledger = work(cfg, answers.path, examples, out, judge_model=asked, project=current().project,
                           progress=current().progress)  # fmt: skip
             current().measured["calls"] = dict(judge.calls)
     else:

@@ -44,6 +44,20 @@ def _ignore(file: Path) -> None:
 
 
 @app.command()
+def prompts() -> None:
+    """Copy the prompt templates into prompts/, to edit them."""
+    from understudy.promptfiles import write
+
+    project = open_project()
+    lines = []
+    for file, setting, fresh in write(project.root):
+        name = file.relative_to(project.root).as_posix()
+        typer.echo(f"wrote {name}" if fresh else f"{name} is there already; left as it is")
+        lines.append(f"{setting}: {name}")
+    typer.echo("each is used once understudy.yaml names it:\n  " + "\n  ".join(lines))
+
+
+@app.command()
 def check(allow_secrets: AllowSecrets = False) -> None:
     """Look for everything a run needs; nothing runs."""
     from understudy.preflight import outlook, warnings

@@ -112,6 +112,8 @@ class ScoreConfig(Strict):
 
     scorers: list[str] = ["exact", "f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_facts"]
     """Scorers by name (docs/scorers.md); `coverage` and the judge's grades join when `judge` is set."""
+    prompt: str | None = None
+    """Template of what the judge is asked, a file relative to the project; without it, the one that ships."""
     by: dict[Soft, Literal["judge"] | ClassifierConfig] = {}
     """Soft metrics that `judge` or a classifier gives, e.g. `relevance: judge`; the others come from the own scorer."""
     similarity: Grade = 70

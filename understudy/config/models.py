@@ -74,6 +74,9 @@ class ServiceConfig(Strict):
 class SynthesizeConfig(Strict):
     """How many examples the teacher writes, and how."""
 
+    prompt: str | None = None
+    """Template of the request, a file relative to the project; without it, the one that ships (docs/synthesis.md).
+    `understudy prompts` writes a copy to edit."""
     rows: Positive = 240
     """Rows asked for in each round."""
     rows_per_call: Annotated[int, Field(ge=1, le=50)] = 4

@@ -29,6 +29,8 @@ class SynthesizeStep(SynthesizeConfig, Paid):
     teacher: ServiceConfig
     round: Positive = 1
     metric: str = "coverage"
+    digests: dict[str, str] = {}
+    """Bound by the run: digests of the prompt templates that are files of the project."""
 
 
 class AnswerStep(AnswerConfig):
@@ -60,6 +62,8 @@ class ScoreStep(ScoreConfig, Paid):
     judge: ServiceConfig | None = None
     metric: str = "coverage"
     target: Rate = 1.0
+    digests: dict[str, str] = {}
+    """Bound by the run: digest of the judge's prompt template, where it is a file of the project."""
 
 
 class SelectStep(Strict):

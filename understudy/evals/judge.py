@@ -5,24 +5,25 @@ A reply that repair and one re-ask cannot read is a failure of its item; more th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any, Protocol
 
 from understudy.core.records import Example
 from understudy.errors import DataError, RemoteError
 from understudy.evals.scorers.base import references
 from understudy.models.base import Conversation
+from understudy.models.template import Template
 
 MAX_FAILED = 0.05
 """Share of items that the judge may fail on; above it the judge measures itself, not the answers."""
 BATCH = 64
 """Items between two progress reports."""
 PROMPT = Path(__file__).parent / "prompts" / "judge.txt"
+NEEDED = ("question", "reference", "answer")
+"""Placeholders of the template."""
 SYSTEM = "You grade answers strictly and evenly. You reply with JSON only."
 
 
@@ -30,6 +31,17 @@ class Judge(Protocol):
     """What is asked of a judge; `models.service.ServiceModel` is one."""
 
     def ask_json(self, conversations: Sequence[Conversation], schema: Callable[[Any], Verdict]) -> list[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """A judge that is asked in the words of another template than the one that ships."""
+
+    model: Judge
+    template: Template
+
+    def ask_json(self, *args: Any, **options: Any) -> list[Any]:
+        return self.model.ask_json(*args, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ def judge(
 
     An empty answer gets the lowest grades without a call.
     """
-    template = Template(PROMPT.read_text("utf-8"))
+    template = model.template if isinstance(model, Worded) else Template(PROMPT.read_text("utf-8"), PROMPT.name, NEEDED)
     asked = [i for i, (_, answer) in enumerate(items) if answer.strip()]
     verdicts: list[Verdict | Failure] = [Verdict(1, 1, "empty answer, not sent to the judge")] * len(items)
     for start in range(0, len(asked), BATCH):
@@ -103,5 +115,4 @@ def _conversation(template: Template, example: Example, answer: str) -> Conversa
     turns = [m for m in example.prompt if m["role"] != "system"]
     question = turns[0]["content"] if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
     blocks = {"question": question, "reference": wanted[0], "answer": answer}
-    text = template.substitute({k: json.dumps(v, ensure_ascii=False) for k, v in blocks.items()})
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": template.fill(**blocks)}]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from understudy.config import SynthesizeConfig
@@ -15,8 +13,12 @@ from understudy.core.records import Document, Example, digest
 from understudy.data.synthesis.texts import category_of, normalised
 from understudy.errors import DataError
 from understudy.models.base import Conversation
+from understudy.models.template import Template
 
 PROMPT = Path(__file__).parent / "prompts" / "synthesize.txt"
+NEEDED = ("seeds", "document", "count", "variant")
+OPTIONAL = ("category",)
+"""Placeholders of the template; an optional one is needed where the quota is aimed by it."""
 SYSTEM = "You write training data. You reply with JSON only."
 VARIANTS_PER_ROUND = 97
 """Each round counts its variants from a multiple of this; a prime, as a teacher may take them modulo its choices."""
@@ -77,6 +79,11 @@ def interleave(plans: dict[str, Plan], sent: Counter[str], counts: dict[str, int
     return [plans[category].request(sent[category] + i) for _, category, i in places]
 
 
+def aimed(cfg: SynthesizeConfig) -> tuple[str, ...]:
+    """Optional placeholders that a template must have under these settings."""
+    return ("category",)
+
+
 def conversation_of(template: Template, request: Request, count: int) -> Conversation:
     """The chat that asks for `count` rows."""
     blocks = {
@@ -86,8 +93,7 @@ def conversation_of(template: Template, request: Request, count: int) -> Convers
         "count": count,
         "variant": request.variant,
     }
-    text = template.substitute({name: json.dumps(value, ensure_ascii=False) for name, value in blocks.items()})
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": template.fill(**blocks)}]
 
 
 def _shown(seed: Example) -> dict[str, Any]:

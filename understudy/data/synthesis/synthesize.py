@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any, Protocol
 
 from understudy.config import SynthesizeConfig
@@ -21,11 +20,21 @@ from understudy.data.splits.decontaminate import Firewall
 from understudy.data.synthesis.batch import Batch
 from understudy.data.synthesis.filters import content, limits_of, shape
 from understudy.data.synthesis.health import COMPARED, check_health, triples
-from understudy.data.synthesis.requests import PROMPT, Plan, Request, conversation_of, freshest, interleave
+from understudy.data.synthesis.requests import (
+    NEEDED,
+    OPTIONAL,
+    PROMPT,
+    Plan,
+    Request,
+    conversation_of,
+    freshest,
+    interleave,
+)
 from understudy.data.synthesis.rows import example_of, rows_of
 from understudy.data.synthesis.texts import normalised, prompt_key, question_of
 from understudy.errors import DataError, RemoteError
 from understudy.models.base import Conversation
+from understudy.models.template import Template
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -48,13 +57,14 @@ class Teacher(Protocol):
 class Material:
     """What the teacher writes from; `earlier` holds the `prompt_key` of every row of earlier rounds.
 
-    `firewall` refuses what shows a dev or held pair.
+    `firewall` refuses what shows a dev or held pair. `template` words the requests; without it, the shipped one does.
     """
 
     seeds: list[Example]
     documents: list[Document]
     earlier: set[str]
     firewall: Firewall | None = None
+    template: Template | None = None
 
 
 def synthesize(
@@ -80,7 +90,7 @@ def synthesize(
     fresh = freshest(documents, earlier)
     plans = {category: Plan(cfg, category, seeds, fresh, round) for category in wanted}
     batch = _batch(wanted, material)
-    template = Template(PROMPT.read_text("utf-8"))
+    template = material.template or Template(PROMPT.read_text("utf-8"), PROMPT.name, NEEDED, OPTIONAL)
     sent: Counter[str] = Counter()
     needed = {category: math.ceil(rows / cfg.rows_per_call) for category, rows in wanted.items()}
     planned = interleave(plans, sent, needed)
@@ -145,12 +155,11 @@ def _send(teacher: Teacher, requests: list[Request], template: Template, cfg: Sy
         if reply and len(batch.replies) < COMPARED:
             batch.replies.append(triples(reply))
         for n, row in enumerate(reply):
-            _take(batch, request, conversation, teacher.identity, (n, row))
+            origin = {"teacher": teacher.identity, "template": template.digest, "prompt_hash": digest(conversation)}
+            _take(batch, request, origin, (n, row))
 
 
-def _take(
-    batch: Batch, request: Request, conversation: Conversation, teacher: dict[str, str], numbered: tuple[int, Any]
-) -> None:
+def _take(batch: Batch, request: Request, origin: dict[str, Any], numbered: tuple[int, Any]) -> None:
     """Keep one row of a reply, or reject it with the first reason that applies."""
     n, row = numbered
     where = f"{request.where} row {n}"
@@ -172,5 +181,5 @@ def _take(
     else:
         batch.taken.add(key)
         batch.filled[request.category] += 1
-        example.meta |= {"teacher": teacher, "prompt_hash": digest(conversation), "round": request.round}
+        example.meta |= origin | {"round": request.round}
         batch.kept.append(example)
