@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-drift bench-horoscope bench-kills bench-leaks bench-mitigation bench-acceptability docs lock-stages clean
+.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-horoscope bench-kills bench-leaks bench-mitigation bench-acceptability docs lock-stages clean
 
 DEMO ?= demo
 HOROSCOPE ?= demo-horoscope
@@ -135,6 +135,9 @@ bench-bias: setup  ## how often bias is flagged, planted and not; writes benchma
 
 bench-mitigation: setup  ## plants a bias in training rows and mitigates it; writes benchmarks/results/mitigation.json
 	"$(PY)" -m benchmarks.mitigation
+
+bench-client: setup  ## requests/s of the service client beside a bare AsyncOpenAI loop, and of its cache; writes benchmarks/results/client.json
+	"$(PY)" -m benchmarks.client
 
 bench-drift: setup  ## false alarms and power of the drift check on public data in DATA; writes benchmarks/results/drift.json
 	"$(PY)" -m benchmarks.drift --data "$(DATA)"

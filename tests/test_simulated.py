@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import openai
 import pytest
 
 from understudy.core.records import Example
+from understudy.errors import ConfigError
 from understudy.models.simulated import FINGERPRINT, MODEL_ID, Faults, SimulatedService
 from understudy.models.simulated.judge import judge
 from understudy.models.simulated.teacher import Task, synthesize
@@ -522,3 +524,24 @@ def test_the_service_learns_from_earlier_turns_of_the_chat(pairs: Any) -> None:
     with SimulatedService() as service:
         reply = client(service).chat.completions.create(model=MODEL_ID, messages=messages)  # type: ignore[arg-type]
     assert reply.choices[0].message.content == asked["answer"]
+
+
+def test_the_ledger_can_be_read_over_http_and_counts_what_was_answered_twice() -> None:
+    with SimulatedService(faults=Faults.parse(["rate_500=0"])) as service:
+        for _ in range(2):
+            client(service).chat.completions.create(model="simulated-1", messages=[{"role": "user", "content": "Hi?"}])
+        with urllib.request.urlopen(service.base_url.removesuffix("/v1") + "/ledger") as reply:
+            told = json.load(reply)
+    assert told == {
+        "requests": 2, "answered": 2, "refused": 0, "dropped": 0, "repeated": 1, "roles": {"service": 2}, "faults": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [("rate_42=1", "did you mean rate_429?"), ("rate_429=much", "not a number"), ("outage=1", "not true or false"),
+     ("rate_429=0.9", "at most 1 together")],
+)  # fmt: skip
+def test_a_fault_that_is_none_is_refused(setting: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says.replace("?", r"\?")):
+        Faults.parse([setting, "rate_500=0.5"])

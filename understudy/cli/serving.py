@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,15 @@ def simulate(
     knowledge: Annotated[Path | None, typer.Option(help="JSONL of examples that it answers chats from.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8011,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, e.g. rate_429=0.3 or latency_s=0.1 (docs/simulated-service.md); repeatable."),
+    ] = None,
 ) -> None:
-    """Run the simulated service LLM: teacher, judge and chat."""
+    """Run the simulated service LLM: teacher, judge and chat. `GET /ledger` and its end tell what it was asked."""
     from understudy.models.simulated import run_forever
+    from understudy.models.simulated.faults import Faults
 
-    run_forever(knowledge, host, port, on_ready=lambda url: typer.echo(f"simulated service LLM at {url}", err=True))
+    ready = lambda url: typer.echo(f"simulated service LLM at {url}", err=True)  # noqa: E731
+    ledger = run_forever(knowledge, host, port, faults=Faults.parse(fault or []), on_ready=ready)
+    typer.echo(json.dumps(ledger.to_json()))

@@ -41,7 +41,8 @@ class Account:
         self._spent = 0.0
         self._read = 0
         self._count = 0
-        self._begun = False
+        self._cut = True
+        self._fd: int | None = None
         self._changed = threading.Condition()
         self._mine: set[str] = set()
 
@@ -49,7 +50,10 @@ class Account:
     def spent(self) -> float:
         """Money that replies have cost, and what is reserved for requests without one."""
         with self._changed, self._locked():
-            return self._spent + sum(self._reserved.values())
+            return self._taken()
+
+    def _taken(self) -> float:
+        return self._spent + sum(self._reserved.values())
 
     def reserve(self, role: str, most: float) -> str:
         """A ticket for a request that costs at most `most`. Waits while other threads' requests may free money.
@@ -59,7 +63,7 @@ class Account:
         with self._changed:
             while True:
                 with self._locked():
-                    taken = self._spent + sum(self._reserved.values())
+                    taken = self._taken()
                     if self.limit is None or taken + most <= self.limit + SLACK:
                         self._count += 1
                         ticket = f"{self._name}-{self._count}"
@@ -93,19 +97,31 @@ class Account:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone with the file, and up to date with what others have written to it."""
+        fd = self._open()
         if self.limit is None:
             yield  # one write in append mode is whole by itself
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
             size = os.fstat(fd).st_size
             if size > self._read:
                 self._take(os.pread(fd, size - self._read, self._read))
+            self._cut = size > self._read
             yield
         finally:
-            os.close(fd)
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _open(self) -> int:
+        if self._fd is None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        return self._fd
+
+    def close(self) -> None:
+        with self._changed:
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
 
     def _take(self, data: bytes) -> None:
         whole = data.rfind(b"\n") + 1  # a process may have been killed within its line
@@ -122,17 +138,15 @@ class Account:
 
     def _write(self, row: dict[str, Any]) -> None:
         line = json.dumps(row).encode() + b"\n"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            cut = self.limit is not None and os.fstat(fd).st_size > self._read
-            if cut or not self._begun:  # a killed process may have left half a line; ours starts a new one
-                line = b"\n" + line
-            self._begun = True
-            if os.write(fd, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
-        finally:
-            os.close(fd)
+        if self._cut:  # a killed process may have left half a line; ours starts a new one
+            line = b"\n" + line
+        if os.write(self._open(), line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
+        if self.limit is None:
+            self._cut = False
+        elif not self._cut:  # what is our own need not be read again
+            self._read += len(line)
+            self._enter(row)
 
 
 def _row(line: bytes) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """One file for every full request that was answered, named by the request's digest: a rerun costs no call.
 
-A file is written beside its place and renamed, so that a killed process leaves whole replies and nothing else.
+A file is written at once, and one that is not whole is no reply: what a killed process leaves is whole or counts as
+never written.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from understudy.core.records import canonical, digest
 from understudy.models.base import Answer
 from understudy.models.reply import Reply
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 class ReplyCache:
@@ -36,20 +39,21 @@ class ReplyCache:
             return None
 
     def store(self, key: str, request: dict[str, Any], reply: Reply) -> None:
-        """Plain system calls: through pathlib the same takes 0.75 ms instead of 0.16, half of a request's own cost."""
+        """Three system calls: each of them lets another thread in, which costs more than the call itself."""
         if not self._folder:
             return
         data = canonical({"request": request, "reply": asdict(reply)}).encode("utf-8", "surrogatepass")
         file = self._file(key)
-        draft = f"{os.path.dirname(file)}/.{key}.{os.getpid()}.{threading.get_ident()}"
         try:
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            fd = os.open(file, _CREATE, 0o644)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(file), exist_ok=True)
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        with open(fd, "wb") as f:
-            f.write(data)
-        os.replace(draft, file)
+            fd = os.open(file, _CREATE, 0o644)
+        try:
+            if os.write(fd, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
+        finally:
+            os.close(fd)
 
     def forget(self, key: str) -> None:
         if self._folder:

@@ -133,6 +133,8 @@ class ServiceModel:
         return {"model": self.cfg.model, "version": self._version, "provider": self.cfg.provider}
 
     def close(self) -> None:
+        if self._account:
+            self._account.close()
         if self._client is not None:
             self._client.close()
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any
 
 from understudy.core.records import digest
+from understudy.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,27 @@ class Faults:
         if min(rates) < 0 or sum(rates) > 1 + 1e-9:
             raise ValueError(f"fault rates must be at least 0 and at most 1 together; they are {rates}")
 
+    @classmethod
+    def parse(cls, settings: Sequence[str]) -> Faults:
+        """From `NAME=VALUE` each. Raises ConfigError FAULT_UNKNOWN or FAULT_VALUE."""
+        kinds = {f.name: f.type for f in fields(cls)}
+        values: dict[str, Any] = {}
+        for setting in settings:
+            name, _, text = setting.partition("=")
+            if name not in kinds:
+                near = get_close_matches(name, kinds, 1)
+                fix = f"did you mean {near[0]}?" if near else f"one of {', '.join(kinds)}"
+                raise ConfigError("FAULT_UNKNOWN", "--fault", f"there is no fault {name!r}", fix)
+            try:
+                values[name] = {"true": True, "false": False}[text] if kinds[name] == "bool" else float(text)
+            except (KeyError, ValueError):
+                wanted = "true or false" if kinds[name] == "bool" else "a number"
+                raise ConfigError("FAULT_VALUE", "--fault", f"{setting!r} is not {wanted}", "") from None
+        try:
+            return cls(**values)
+        except ValueError as e:
+            raise ConfigError("FAULT_VALUE", "--fault", str(e), "") from None
+
     def draw(self, seed: int, request_hash: str, attempt: int) -> str | None:
         """`outage`, `429`, `500`, `cut`, `malformed`, `silence`, or None."""
         if self.outage:
@@ -59,6 +84,8 @@ class ServiceLedger:
     """Requests that got a 4xx because they were wrong."""
     dropped: int = 0
     """Answers whose client had gone."""
+    repeated: int = 0
+    """Answers to a request that had been answered before."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def count(self, name: str, change: int = 1) -> None:
@@ -72,6 +99,12 @@ class ServiceLedger:
     def count_fault(self, fault: str) -> None:
         with self._lock:
             self.faults[fault] += 1
+
+    def to_json(self) -> dict[str, object]:
+        """What `GET /ledger` says."""
+        with self._lock:
+            counts = {name: getattr(self, name) for name in ("requests", "answered", "refused", "dropped", "repeated")}
+            return {**counts, "roles": dict(self.roles), "faults": dict(self.faults)}
 
     @property
     def balanced(self) -> bool:

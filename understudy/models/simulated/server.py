@@ -1,6 +1,6 @@
 """The simulated service over real HTTP: a threaded server from the standard library, so that it starts at once.
 
-Endpoints: POST /v1/chat/completions (also as a stream), GET /v1/models, GET /v1/models/{id}, GET /health.
+Endpoints: POST /v1/chat/completions (also as a stream), GET /v1/models, GET /v1/models/{id}, GET /health, GET /ledger.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class SimulatedService:
         self._seed = seed
         self._behaviour = Behaviour(knowledge, seed, wrong_rate)
         self._attempts: Counter[str] = Counter()
+        self._answered: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._address = (host, port)
@@ -103,6 +104,14 @@ class SimulatedService:
 
     def fault(self, request: Request, attempt: int) -> str | None:
         return self.faults.draw(self._seed, request.hash, attempt)
+
+    def answered(self, request: Request) -> None:
+        with self._lock:
+            again = request.hash in self._answered
+            self._answered.add(request.hash)
+        self.ledger.count("answered")
+        if again:
+            self.ledger.count("repeated")
 
     def complete(self, request: Request, fault: str | None) -> Completion:
         text = self._behaviour.answer(request)
@@ -171,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             outage = self.service.faults.outage
             self._send(503 if outage else 200, {"status": "outage" if outage else "ok"})
+        elif self.path == "/ledger":
+            self._send(200, self.service.ledger.to_json())
         elif self.path == "/v1/models":
             self._send(200, {"object": "list", "data": [_MODEL]})
         elif self.path == f"/v1/models/{MODEL_ID}":
@@ -243,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(500, error_body("server_error", "the script failed on this request", code="script_failed"))
             return
         if not fault:
-            ledger.count("answered")
+            self.service.answered(request)
         try:
             (self._stream if request.stream else self._whole)(completion, cut=fault == "cut")
         except OSError:
