@@ -35,23 +35,30 @@ def weighted_kappa(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def interval(
-    a: Sequence[float], b: Sequence[float], measure: Callable[[Any, Any], float | None], confidence: float = 0.95
+    a: Sequence[float],
+    b: Sequence[float],
+    measure: Callable[[Any, Any], float | None],
+    confidence: float = 0.95,
+    items: Sequence[str] | None = None,
 ) -> Interval | None:
-    """The measure and its percentile bootstrap over answers; None where it is not defined."""
+    """The measure and its percentile bootstrap over answers, or over `items` with all their answers; `n` counts those.
+
+    None where the measure is not defined.
+    """
     import numpy as np
 
     value = measure(a, b)
     if value is None:
         return None
     x, y, rng = np.asarray(a, dtype=float), np.asarray(b, dtype=float), np.random.default_rng(SEED)
-    drawn = []
+    drawn, places = [], _places(items if items is not None else range(len(x)))
     for _ in range(RESAMPLES):
-        pick = rng.integers(0, len(x), size=len(x))
+        pick = np.concatenate([places[i] for i in rng.integers(0, len(places), size=len(places))])
         found = measure(x[pick], y[pick])
         if found is not None:
             drawn.append(found)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]) if drawn else (value, value)
-    return Interval(value, min(value, float(low)), max(value, float(high)), len(x))
+    return Interval(value, min(value, float(low)), max(value, float(high)), len(places))
 
 
 def agreement(
@@ -75,6 +82,16 @@ def agreement(
             )
             found["pairs"].append({"raters": [one, other], "weighted_kappa": value.to_json() if value else None})
     return found
+
+
+def _places(items: Sequence[Any]) -> list[Any]:
+    """Item by item, the indices of its answers."""
+    import numpy as np
+
+    found: dict[Any, list[int]] = {}
+    for place, item in enumerate(items):
+        found.setdefault(item, []).append(place)
+    return [np.array(of) for of in found.values()]
 
 
 def _mean(values: Sequence[float]) -> float:
