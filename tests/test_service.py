@@ -21,8 +21,9 @@ from understudy.config import ServiceConfig
 from understudy.core.records import digest
 from understudy.errors import ConfigError, IntegrityError, RemoteError
 from understudy.models.base import Answer, Sampling
+from understudy.models.providers import resolve_reference
 from understudy.models.reply import parse_json
-from understudy.models.service import ServiceModel, resolve_reference
+from understudy.models.service import ServiceModel
 
 KEY = "sk-test-0123456789-not-to-be-seen"
 

@@ -14,7 +14,7 @@ from understudy.core.artifact import MANIFEST
 from understudy.core.journal import now
 from understudy.core.plan import Plan
 from understudy.errors import ConfigError, ResourceError
-from understudy.models.service import OPENAI_URL, require_key
+from understudy.models.providers import endpoint, terms_warning
 from understudy.project import Project
 from understudy.promptfiles import check as prompt_templates
 
@@ -40,8 +40,8 @@ def refuse(project: Project) -> None:
             raise ConfigError("ENV_MISSING", key, f"the environment variable {name} {state}", f"export {name}=...")
     services = {name: getattr(project.config, name) for name in ("teacher", "judge", "service")}
     for name, service in services.items():
-        if service and service.provider == "openai" and not service.api_key:
-            require_key(service.base_url or OPENAI_URL, f"{name}.api_key")
+        if service and service.provider != "simulated":
+            endpoint(service, name)
     prompt_templates(project.config, project.root)
     machine.require_files(FILES + 2 * max(s.concurrency if s else 0 for s in services.values()))
     for package in LOCAL:
@@ -143,9 +143,8 @@ def warnings(project: Project) -> Iterator[str]:
     machine.probe(runs if runs.is_dir() else project.root)
     refuse_full(project, plan)
     cfg = project.config
-    if cfg.teacher and cfg.teacher.provider != "simulated":
-        terms = cfg.teacher.terms_url or "its terms_url is not set"
-        yield f"teacher {cfg.teacher.model}: does its provider allow training on its output? {terms}"
+    if cfg.teacher and (warning := terms_warning(cfg.teacher)):
+        yield f"teacher {cfg.teacher.model}: {warning}"
     for role, service in (("teacher", cfg.teacher), ("judge", cfg.judge), ("service", cfg.service)):
         if service and service.provider == "simulated":
             yield f"{role} is simulated: its numbers are no real model's"

@@ -53,8 +53,8 @@ class ServiceConfig(Strict):
     """Deadline of one request, retries included."""
     max_attempts: Annotated[int, Field(ge=1, le=20, json_schema_extra=EXECUTION)] = 5
     """Tries of one request."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """0 is greedy."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    """0 is greedy; null leaves the field out, for models that refuse it."""
     max_tokens: Positive = 2048
     """Longest reply, in tokens."""
     wrong_rate: Rate = 0.0

@@ -20,6 +20,8 @@ from understudy.models.base import Answer
 
 T = TypeVar("T")
 
+_ONE_FOR_ALL = "fp_ollama"
+"""The fingerprint that Ollama gives to every model."""
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 
 
@@ -111,7 +113,8 @@ def reply_of(body: bytes) -> Reply:
         finish, content = choice["finish_reason"], choice["message"]["content"]
         if isinstance(content, list):
             content = "".join(part["text"] for part in content if part["type"] == "text")
-        version = well_formed(str(data.get("system_fingerprint") or data.get("model") or ""))
+        fingerprint = data.get("system_fingerprint")
+        version = well_formed(str((fingerprint if fingerprint != _ONE_FOR_ALL else "") or data.get("model") or ""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as e:
         raise Failure("BAD_REPLY", f"HTTP 200 without an answer ({type(e).__name__}: {e})", retry=True) from None
     if not isinstance(finish, str) or not finish or finish == "error":

@@ -7,8 +7,6 @@ one call. Answers come in input order; the same request in one batch is sent onc
 from __future__ import annotations
 
 import math
-import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +19,12 @@ from pydantic import BaseModel
 
 from understudy.config import ServiceConfig
 from understudy.core.records import canonical, digest
-from understudy.errors import ConfigError, IntegrityError, RemoteError, UnderstudyError
+from understudy.errors import RemoteError, UnderstudyError
 from understudy.models.account import Account, cost
 from understudy.models.base import Answer, Conversation, Delta, Sampling
 from understudy.models.cache import ReplyCache
 from understudy.models.pace import Pace
+from understudy.models.providers import endpoint, fitted, json_mode
 from understudy.models.reply import Failure, Reply, failure_of, parse_all, reply_of
 
 if TYPE_CHECKING:
@@ -45,27 +44,7 @@ TURN_TOKENS = 16
 """Tokens that a chat template may put around one turn."""
 BYTES_PER_TOKEN = 4
 """Of English text, about; only the pace goes by it."""
-OPENAI_URL = "https://api.openai.com/v1"
-_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _REASK = "\n\nYour last reply could not be used: {problem}. Reply with the asked JSON object and nothing else."
-
-
-def resolve_reference(value: str, where: object) -> str:
-    """The secret behind `${env:NAME}`. Raises ConfigError naming the variable, never its value."""
-    match = _REFERENCE.fullmatch(value)
-    if match is None:
-        raise IntegrityError("SECRET_IN_CONFIG", where, "holds a value (***), not a reference", "write ${env:NAME}")
-    secret = os.environ.get(match[1], "")
-    if not secret.strip() or not secret.isascii() or not secret.isprintable():
-        state = "holds a character that no header may carry" if secret.strip() else "is not set or empty"
-        raise ConfigError("ENV_MISSING", where, f"the environment variable {match[1]} {state}", f"set {match[1]}")
-    return secret
-
-
-def require_key(url: str, where: str) -> None:
-    """Called for a service without a key. Raises ConfigError KEY_MISSING where one is surely asked for."""
-    if url.startswith(OPENAI_URL):
-        raise ConfigError("KEY_MISSING", where, f"{OPENAI_URL} needs a key", "write ${env:NAME}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +87,13 @@ class ServiceModel:
         self._cache = ReplyCache(cache)
         self._account = account
         self._pace = Pace(cfg.requests_per_minute, cfg.tokens_per_minute)
-        self._url = base_url or cfg.base_url or (OPENAI_URL if cfg.provider == "openai" else None)
-        if self._url is None:
-            what, fix = "provider `simulated` has no address", "start models.simulated and pass its base_url"
-            raise ConfigError("SERVICE_NOT_STARTED", self._where, what, fix)
-        self._key = resolve_reference(cfg.api_key, f"{role}.api_key") if cfg.api_key else ""
-        if not self._key:
-            require_key(self._url, f"{role}.api_key")
+        self._endpoint = endpoint(cfg, role, base_url)
         self._client: OpenAI | None = None
         self._lock = threading.Lock()
-        self._version = ""
+        self._versions: list[str] = []
         self._reached = False
         self._token_field = "max_tokens"
-        self._json_mode = "schema" if cfg.json_mode == "auto" else cfg.json_mode
+        self._json_mode = json_mode(cfg)
         self._failures_in_a_row = 0
         self._asked = 0
 
@@ -129,8 +102,17 @@ class ServiceModel:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Model id, the version that the first answer reported (empty before it), and the provider."""
-        return {"model": self.cfg.model, "version": self._version, "provider": self.cfg.provider}
+        """Model id, the version that answers reported (none before the first, several when it moved), and provider."""
+        return {"model": self.cfg.model, "version": ", ".join(self._versions), "provider": self.cfg.provider}
+
+    def provenance(self, template: str = "") -> dict[str, Any]:
+        """What answered in this step, in full, for artifacts and the model card; `template`: the prompt's digest.
+
+        `versions` lists every version that a reply reported, in the order of the requests.
+        """
+        drawn = {"temperature": self.cfg.temperature, "max_tokens": self.cfg.max_tokens, "top_p": self.sampling().top_p}
+        known: dict[str, Any] = {"model": self.cfg.model, "provider": self.cfg.provider, "sampling": drawn}
+        return known | {"versions": list(self._versions)} | ({"template": template} if template else {})
 
     def close(self) -> None:
         if self._account:
@@ -140,7 +122,8 @@ class ServiceModel:
 
     def sampling(self) -> Sampling:
         """Decoding as the configuration has it, for teacher and judge."""
-        return Sampling(max_new_tokens=self.cfg.max_tokens, temperature=self.cfg.temperature)
+        drawn = 1.0 if self.cfg.temperature is None else self.cfg.temperature
+        return Sampling(max_new_tokens=self.cfg.max_tokens, temperature=drawn)
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
         """One answer per conversation, in order. The first failed request raises; finished ones stay in the cache.
@@ -200,7 +183,8 @@ class ServiceModel:
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[Delta]:
         """The answer in pieces, not retried and not cached. An end without finish_reason raises `STREAM_CUT`."""
-        params = self._params(Prompt(conversation, sampling)) | {"stream_options": {"include_usage": True}}
+        usage = fitted(self.cfg, {"stream_options": {"include_usage": True}})
+        params = self._params(Prompt(conversation, sampling)) | usage
         finish, counts, failure = None, (0, 0), None
         self._count(requests=1)
         try:
@@ -241,8 +225,9 @@ class ServiceModel:
         failed = [r for r in found.values() if isinstance(r, RemoteError) and r.code not in REFUSALS]
         if stop_at_failure and failed:
             raise next((r for r in failed if r.code != "NOT_SENT"), failed[0])
-        if not self._version:
-            self._version = next((r.version for k in keys if isinstance(r := found[k], Reply)), "")
+        reported = (r.version for k in keys if isinstance(r := found[k], Reply) and r.version)
+        with self._lock:
+            self._versions = list(dict.fromkeys([*self._versions, *reported]))
         return [r if isinstance(r := found[k], RemoteError) else r.answer for k in keys]
 
     def _send_all(
@@ -395,12 +380,10 @@ class ServiceModel:
 
     def _params(self, prompt: Prompt) -> dict[str, Any]:
         sampling = prompt.sampling
-        params: dict[str, Any] = {
-            "model": self.cfg.model,
-            "messages": prompt.conversation,
-            "temperature": sampling.temperature,
-            self._token_field: sampling.max_new_tokens,
-        }
+        params: dict[str, Any] = {"model": self.cfg.model, "messages": prompt.conversation}
+        if self.cfg.temperature is not None:
+            params["temperature"] = sampling.temperature
+        params[self._token_field] = sampling.max_new_tokens
         if sampling.top_p < 1.0:
             params["top_p"] = sampling.top_p
         if sampling.temperature > 0:
@@ -412,7 +395,10 @@ class ServiceModel:
             params["response_format"] = {"type": "json_schema", "json_schema": form}
         elif prompt.form and self._json_mode == "object":
             params["response_format"] = {"type": "json_object"}
-        return params
+        taken = fitted(self.cfg, params)
+        # The SDK lets names that are not OpenAI's pass only in here.
+        own = {name: taken.pop(name) for name in taken.keys() - params.keys()}
+        return taken | ({"extra_body": own} if own else {})
 
     def _sdk(self) -> OpenAI:
         with self._lock:
@@ -420,9 +406,10 @@ class ServiceModel:
                 import openai
 
                 # A proxy from the environment must not get requests to this machine.
-                http = openai.DefaultHttpxClient(trust_env=self.cfg.provider != "simulated")
-                key = self._key or "none"
-                self._client = openai.OpenAI(api_key=key, base_url=self._url, max_retries=0, http_client=http)
+                remote = self.cfg.provider != "simulated" and not self._endpoint.local
+                http = openai.DefaultHttpxClient(trust_env=remote)
+                key, url = self._endpoint.key or "none", self._endpoint.url
+                self._client = openai.OpenAI(api_key=key, base_url=url, max_retries=0, http_client=http)
             return self._client
 
     def _request(self, prompt: Prompt) -> dict[str, Any]:
@@ -430,9 +417,10 @@ class ServiceModel:
         sampling = prompt.sampling
         decoding = asdict(sampling) | {"stop": list(sampling.stop)}
         decoding["seed"] = sampling.seed if sampling.temperature > 0 else None
+        decoding |= {"temperature": None} if self.cfg.temperature is None else {}
         origin: dict[str, Any] = {"provider": self.cfg.provider, "model": self.cfg.model}
         origin |= {"wrong_rate": self.cfg.wrong_rate} if self.cfg.provider == "simulated" else {}
-        origin |= {"endpoint": digest(self._url or "", 16)} if self.cfg.provider == "openai" else {}
+        origin |= {"endpoint": digest(self._endpoint.url, 16)} if self.cfg.provider != "simulated" else {}
         origin |= {"form": prompt.form} if prompt.form and self.cfg.json_mode != "text" else {}
         return {**origin, "messages": prompt.conversation, "sampling": decoding}
 
@@ -442,8 +430,7 @@ class ServiceModel:
                 self.calls[name] += count
 
     def _error(self, failure: Failure, attempts: int) -> RemoteError:
-        what = failure.what.replace(self._key, "***") if self._key else failure.what
-        what = what[:400] + (f" (after {attempts} attempts)" if attempts > 1 else "")
+        what = self._endpoint.hide(failure.what)[:400] + (f" (after {attempts} attempts)" if attempts > 1 else "")
         return RemoteError(failure.code, self._where, what, _FIXES.get(failure.code, ""))
 
 

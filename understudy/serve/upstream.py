@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from understudy.config import FailoverConfig, ServiceConfig
 from understudy.core.records import well_formed
 from understudy.models.base import Delta
-from understudy.models.service import OPENAI_URL, require_key, resolve_reference
+from understudy.models.providers import endpoint, fitted
+from understudy.models.reply import Failure
 from understudy.serve.request import ApiError, ChatRequest
 from understudy.serve.worker import Piece
 
@@ -41,7 +42,7 @@ _FORWARDED = ("temperature", "top_p", "seed", "stop", "n")
 @dataclass
 class UpstreamFailed(Exception):
     """The service did not give a whole answer. `code`: refused, dns, tls, reset, connect_timeout, slow_first_token,
-    stalled, deadline, rate_limited, server_error, key_refused, bad_reply, cut."""
+    stalled, deadline, rate_limited, server_error, key_refused, unreachable, bad_reply, cut."""
 
     code: str
     what: str
@@ -54,10 +55,8 @@ class Upstream:
     def __init__(self, cfg: ServiceConfig, budget: FailoverConfig, base_url: str | None = None) -> None:
         """Raises ConfigError when a key is missing or its variable not set. `base_url` is a simulated service's."""
         self.cfg, self.budget = cfg, budget
-        self._url = f"{(base_url or cfg.base_url or OPENAI_URL).rstrip('/')}/chat/completions"
-        self._key = resolve_reference(cfg.api_key, "service.api_key") if cfg.api_key else ""
-        if not self._key:
-            require_key(self._url, "service.api_key")
+        self._endpoint = endpoint(cfg, "service", base_url)
+        self._url = f"{self._endpoint.url.rstrip('/')}/chat/completions"
         self._limit_field = "max_tokens"
         self._client: AsyncClient | None = None
 
@@ -67,10 +66,8 @@ class Upstream:
         patience = httpx2.Timeout(None, connect=self.budget.connect_s, pool=self.budget.connect_s)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         headers = {"accept-encoding": "identity", "user-agent": "understudy"}
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
         # A proxy from the environment must not get requests to this machine.
-        remote = self.cfg.provider != "simulated"
+        remote = self.cfg.provider != "simulated" and not self._endpoint.local
         self._client = httpx2.AsyncClient(timeout=patience, limits=limits, headers=headers, trust_env=remote)
         return self
 
@@ -107,9 +104,10 @@ class Upstream:
     async def _send(self, asked: ChatRequest) -> Response:
         """The response's head. Raises UpstreamFailed or ApiError for a status other than 200."""
         assert self._client is not None, "used outside its context"
+        headers = await self._authorization()
         for again in (False, True):
-            body = self._body(asked)
-            response = await self._client.send(self._client.build_request("POST", self._url, json=body), stream=True)
+            request = self._client.build_request("POST", self._url, json=self._body(asked), headers=headers)
+            response = await self._client.send(request, stream=True)
             if response.status_code == 200:
                 return response
             try:
@@ -122,18 +120,30 @@ class Upstream:
             self._limit_field = "max_completion_tokens"
         raise AssertionError
 
+    async def _authorization(self) -> dict[str, str]:
+        key = self._endpoint.key
+        if not isinstance(key, str):
+            try:
+                key = await asyncio.to_thread(key)  # may ask a token server
+            except Failure as e:
+                raise UpstreamFailed("key_refused" if e.fatal else "unreachable", "no access token") from None
+        return {"authorization": f"Bearer {key}"} if key else {}
+
     def _body(self, asked: ChatRequest) -> dict[str, Any]:
         """What the service is sent: the checked fields and nothing else; our model id, always as a stream."""
         limits = [asked.given[k] for k in ("max_tokens", "max_completion_tokens") if k in asked.given]
-        return {
-            "model": self.cfg.model,
-            "messages": asked.conversation,
-            "temperature": self.cfg.temperature,
-            **{key: asked.given[key] for key in _FORWARDED if key in asked.given},
+        drawn = {key: asked.given[key] for key in _FORWARDED if key in asked.given}
+        if self.cfg.temperature is None:
+            drawn.pop("temperature", None)
+        else:
+            drawn.setdefault("temperature", self.cfg.temperature)
+        fields = {
+            **drawn,
             self._limit_field: limits[0] if limits else self.cfg.max_tokens,
-            "stream": True,
             "stream_options": {"include_usage": True},
         }
+        messages = {"model": self.cfg.model, "messages": asked.conversation, "stream": True}
+        return messages | fitted(self.cfg, fields)
 
     async def _read(self, response: Response, choices: int, first: float, ends: float) -> AsyncGenerator[Piece]:
         import httpx2
