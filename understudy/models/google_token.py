@@ -54,7 +54,7 @@ class GoogleToken:
                     kind = str(e.args[0] if e.args else "").split(":")[0][:60]
                     what = f"Google's token server gave no access token ({type(e).__name__}: {kind})"
                     if isinstance(e, TransportError) or e.retryable:
-                        raise Failure("CONNECTION", what, retry=True) from None
-                    raise Failure("KEY_REFUSED", what, fatal=True) from None
+                        raise Failure("CONNECTION", what, retry=True, free=True) from None
+                    raise Failure("KEY_REFUSED", what, fatal=True, free=True) from None
             self.last = str(self._credentials.token)
             return self.last
