@@ -119,12 +119,17 @@ def release(tmp_path: Path, found: dict) -> dict:
         "provider": "simulated",
         "model": "sim|1",
         "api_key": "sk-canary",
-        "terms_url": "https://x.example/terms",
+    }
+    teacher = {
+        **{"provider": "mistral", "model": "m-1", "api_key": "sk-canary", "versions": ["fp|1", "fp_2"]},
+        "sampling": {"temperature": None, "max_tokens": 512, "top_p": 1.0},
+        "templates": ["0123456789abcdef"],
+        "terms": {"training": "unrestricted", "url": "https://x.example/terms", "says": "it may", "read": "2026-11-21"},
     }
     card = {
         "name": "advisor",
-        "teacher": service,
-        "judge": service,
+        "teacher": teacher,
+        "judge": service | {"versions": ["v1"], "terms": {"training": "none"}},
         "service": service,
         "licences": ["CC-BY-4.0"],
         "decoding": {"max_new_tokens": 64, "temperature": 0.0, "top_p": 1.0, "shots": [1]},
@@ -143,9 +148,11 @@ def test_a_release_carries_digests_card_and_numbers_and_no_secret(held, tmp_path
     assert released["held"]["candidate"]["coverage"]["value"] == 0.9
     card = (tmp_path / "release" / "MODEL_CARD.md").read_text()
     assert "| candidate | coverage (simulated) | 0.9000 |" in card
-    assert "Simulated: teacher and judge and service" in card
-    for expected in ("CC-BY-4.0", "https://x.example/terms", "digest: abc", "empty: 1"):
+    assert "Simulated: judge and service" in card
+    for expected in ("CC-BY-4.0", "https://x.example/terms; it may (read 2026-11-21)", "digest: abc", "empty: 1"):
         assert expected in card
+    assert "moved during the run: fp\\|1, fp_2" in card and "temperature the model's own, top_p 1.0" in card
+    assert "prompt template (sha256): 0123456789ab\n" in card and "reported version: v1" in card
     assert not any("sk-canary" in p.read_text() for p in (tmp_path / "release").rglob("*") if p.is_file())
 
 

@@ -251,7 +251,7 @@ class Lifecycle:
         others = [held[who] for who in ("base", "few_shot", "service") if who in held]
         compared = {"candidate": held["candidate"], "others": others, "champion": held.get("champion")}
         verdict = s.gate.step(self._rules(), **compared, bias=bias)
-        release = self._register(verdict, candidate)
+        release = self._register(verdict, candidate, [r.data for r in rounds] if self.config.teacher else [])
         shown = [*arms, *held.values(), *([bias] if bias else []), verdict, release]
         return Plan.of(self.config.name, [*arms, release, self._report(shown)])
 
@@ -331,7 +331,7 @@ class Lifecycle:
         settings["must_beat"] = [who for who in settings["must_beat"] if who != "few_shot" or self.shots]
         return c.GateStep(**settings, control=self.control)
 
-    def _register(self, verdict: Step, candidate: Step) -> Step:
+    def _register(self, verdict: Step, candidate: Step, written: list[Step]) -> Step:
         settings = c.RegisterStep(
             **self.config.register_.model_dump(),
             control=self.control,
@@ -343,7 +343,12 @@ class Lifecycle:
             metric=self.metric,
         )
         return s.register.step(
-            settings, verdict=verdict, checkpoint=candidate, base=self.base, data=self.data, decoding=self.drawn
+            settings,
+            verdict=verdict,
+            checkpoint=candidate,
+            base=self.base,
+            data=[self.data, *written],
+            decoding=self.drawn,
         )
 
     def _report(self, artifacts: list[Step]) -> Step:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from understudy import config as c
+from understudy import provenance
 from understudy.core.artifact import (
     Answers,
     Artifact,
@@ -131,7 +132,7 @@ def guard(cfg: c.SplitConfig, coverage: Corpus, out: Path) -> Guard:
     return Guard(out, facts={"units": protect(cfg, coverage.path / "rows.jsonl", out)})
 
 
-@stage(revision=3, needs=Needs(retries=1))
+@stage(revision=4, needs=Needs(retries=1))
 def synthesize(
     cfg: c.SynthesizeStep, data: Dataset, guard: Guard, previous: list[Dataset], dev: Scores | None, out: Path
 ) -> Dataset:
@@ -159,8 +160,8 @@ def synthesize(
             out=out,
             progress=current().progress,
         )
-        current().measured["calls"] = dict(teacher.calls)
-    return Dataset(out, ledger=ledger, facts={"round": cfg.round})
+        facts = {"round": cfg.round, "teacher": provenance.account(teacher, worded.digest, ledger)}
+    return Dataset(out, ledger=ledger, facts=facts)
 
 
 @stage(revision=1)
@@ -245,13 +246,13 @@ def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answ
     return _ask(cfg, data, read_examples(held.path / "held.jsonl"), out)
 
 
-@stage(revision=1, needs=Needs(retries=1))
+@stage(revision=2, needs=Needs(retries=1))
 def score(cfg: c.ScoreStep, answers: Answers, data: Dataset, out: Path) -> Scores:
     """Grade the answers to the dev prompts."""
     return _score(cfg, answers, read_examples(data.path / "dev.jsonl"), out)
 
 
-@stage(revision=1, needs=Needs(retries=1))
+@stage(revision=2, needs=Needs(retries=1))
 def score_held(cfg: c.ScoreStep, answers: Answers, held: HeldSet, out: Path) -> Scores:
     """Grade the answers to the held prompts, once."""
     return _score(cfg, answers, read_examples(held.path / "held.jsonl"), out)
@@ -291,7 +292,7 @@ def ask_bias(cfg: c.AskStep, data: Dataset, prompts: Dataset, out: Path) -> Answ
     return _ask(cfg, data, read_examples(prompts.path / "prompts.jsonl"), out)
 
 
-@stage(revision=1, needs=Needs(retries=1))
+@stage(revision=2, needs=Needs(retries=1))
 def bias(cfg: c.BiasStep, prompts: Dataset, answers: list[Answers], out: Path) -> BiasReport:
     """Paired differences between groups, tested together; what is flagged may block the gate."""
     from understudy.data.counterfactual.files import locate, refuse_changed
@@ -304,11 +305,10 @@ def bias(cfg: c.BiasStep, prompts: Dataset, answers: list[Answers], out: Path) -
         return BiasReport(out, facts=assess(cfg, inputs, out, progress=_count()))
     with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
         facts = assess(cfg, inputs, out, judge=judge, progress=_count())
-        current().measured["calls"] = dict(judge.calls)
-    return BiasReport(out, facts=facts)
+        return BiasReport(out, facts={**facts, "judge": provenance.account(judge)})
 
 
-@stage(revision=1)
+@stage(revision=2)
 def gate(
     cfg: c.GateStep,
     candidate: Scores,
@@ -326,20 +326,24 @@ def gate(
     held = {who: (s.path, main_setting(s.path)) for who, s in given.items()}
     found = bias.facts if bias else None
     verdict = decide(cfg, held, out, champion=champion is not None, control=cfg.control, bias=found)
-    return Verdict(out, facts={"passed": verdict["passed"]})
+    judged = provenance.merged(s.facts.get("judge") for s in [candidate, *others, *([champion] if champion else [])])
+    return Verdict(out, facts={"passed": verdict["passed"], "judge": judged})
 
 
-@stage(revision=1)
+@stage(revision=2)
 def register(
     cfg: c.RegisterStep,
     verdict: Verdict,
     checkpoint: Checkpoint,
     base: Base,
-    data: Dataset,
+    data: list[Dataset],
     decoding: Scores | None,
     out: Path,
 ) -> Release:
-    """Package the candidate with its model card; register it as the champion when the verdict allows it."""
+    """Package the candidate with its model card; register it as the champion when the verdict allows it.
+
+    `data`: the collected examples, then what the teacher wrote in each round.
+    """
     from understudy.evals.answer import decoding_of
     from understudy.evals.release import write_release
     from understudy.evals.score import best_setting
@@ -354,14 +358,14 @@ def register(
         verdict=decided,
         card={
             "name": cfg.name,
-            "teacher": cfg.teacher.model_dump(mode="json") if cfg.teacher else None,
-            "judge": cfg.judge.model_dump(mode="json") if cfg.judge else None,
-            "service": cfg.service.model_dump(mode="json") if cfg.service else None,
+            "teacher": provenance.on_card(cfg.teacher, [d.facts.get("teacher") for d in data]),
+            "judge": provenance.on_card(cfg.judge, [verdict.facts.get("judge")]),
+            "service": provenance.on_card(cfg.service),
             "licences": cfg.licences,
             "decoding": drawn,
             "base": base.facts,
             "training": checkpoint.facts,
-            "data": _ledger(data),
+            "data": _ledger(data[0]),
         },
     )
     passed = bool(decided["passed"]) and not cfg.control
@@ -456,7 +460,7 @@ def _ask(cfg: c.AskStep, data: Dataset, prompts: list[Example], out: Path) -> An
     seeds = read_examples(file) if file.is_file() else []
     with connect(cfg.service, role="service", knowledge=seeds, **_surroundings(cfg)) as service:
         ledger = work(cfg, service, prompts, out, name="service", progress=_count())
-        current().measured["calls"] = dict(service.calls)
+        provenance.account(service, ledger=ledger)
         return _answers(out, ledger, service.identity)
 
 
@@ -471,17 +475,18 @@ def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Pat
     from understudy.models.connect import connect
     from understudy.promptfiles import template
 
+    facts: dict[str, object] = {}
     if cfg.judge:
         worded = template("judge", cfg.prompt, current().project, bound=cfg.digests)
         with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
             asked = Worded(judge, worded)
             ledger = work(cfg, answers.path, examples, out, judge_model=asked, project=current().project,
                           progress=current().progress)  # fmt: skip
-            current().measured["calls"] = dict(judge.calls)
+            facts = {"judge": provenance.account(judge, worded.digest, ledger)}
     else:
         ledger = work(cfg, answers.path, examples, out, project=current().project, progress=current().progress)
     found = load_summary(out)[main_setting(out)].get(cfg.metric)
-    return Scores(out, ledger=ledger, facts={"target_met": found is not None and found["low"] >= cfg.target})
+    return Scores(out, ledger=ledger, facts=facts | {"target_met": found is not None and found["low"] >= cfg.target})
 
 
 def _ledger(data: Dataset) -> dict[str, object]:

@@ -116,12 +116,13 @@ def level(project: Project, last_s: int | None) -> dict[str, Any]:
 
 def harvest(project: Project, *, keep_personal: bool = False) -> Harvested:
     """New consented rows of the log into `data/harvest`."""
+    from understudy.models.providers import terms_of
     from understudy.monitor.harvest import harvest as gather
 
     service = project.config.service
     date = datetime.now(UTC).date().isoformat()
     with project.locked(), reading(folder(project)) as db:
-        terms = service.terms_url if service else None
+        terms = terms_of(service).url if service else None
         return gather(db, project.root / HARVEST, date, terms_url=terms, keep_personal=keep_personal)
 
 

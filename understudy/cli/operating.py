@@ -31,6 +31,7 @@ def harvest(
 ) -> None:
     """Make a source for the next round of the log's consented rows."""
     from understudy import upkeep
+    from understudy.models.providers import terms_warning
 
     project = open_project()
     found = upkeep.harvest(project, keep_personal=keep_personal)
@@ -44,8 +45,8 @@ def harvest(
     if found.withdrawn:
         typer.echo(f"{found.withdrawn} examples of earlier harvests withdrawn: their answers were rated down since")
     service = project.config.service
-    if found.examples and not (service and service.terms_url):
-        typer.echo("note: no `terms_url` says whether the service's answers may train a model", err=True)
+    if found.examples and service and (warning := terms_warning(service)):
+        typer.echo(f"note: service {service.model}: {warning}", err=True)
     if found.examples:
         typer.echo("note: names of people are not recognised; read the file before it trains a model", err=True)
 

@@ -14,14 +14,15 @@ DECODING = ("max_new_tokens", "temperature", "top_p")
 _TEMPLATES = Path(__file__).parent / "templates"
 _ON_CARD = ("name", "teacher", "judge", "service", "licences", "decoding", "base", "training", "data")
 ROLES = ("teacher", "judge", "service")
-_SHOWN = ("provider", "model", "base_url", "terms_url")
+_SHOWN = ("provider", "model", "base_url", "sampling", "versions", "templates", "terms")
 
 
 def write_release(out: Path, *, checkpoint: Path, verdict: dict[str, Any], card: dict[str, Any]) -> None:
     """Write `model/`, `MODEL_CARD.md` and `release.json` into `out`; equal inputs give equal bytes.
 
     `card` holds name, teacher, judge, service, licences, decoding, base, training and data; what is missing is said to
-    be missing. Secrets in service settings are never copied: only provider, model, base_url and terms_url are.
+    be missing. A role has provider, model, base_url, what its artifacts say of it (sampling, versions, templates) and
+    `terms` {training, url, says, read}; whatever else stands there, such as a key, is never copied.
     """
     model = out / "model"
     model.mkdir(parents=True, exist_ok=True)
