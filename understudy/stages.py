@@ -249,7 +249,8 @@ def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answ
 @stage(revision=2, needs=Needs(retries=1))
 def score(cfg: c.ScoreStep, answers: Answers, data: Dataset, out: Path) -> Scores:
     """Grade the answers to the dev prompts."""
-    return _score(cfg, answers, read_examples(data.path / "dev.jsonl"), out)
+    may_stop = cfg.early_stop and cfg.target < 1.0 and cfg.metric == "coverage" and cfg.round > 0
+    return _score(cfg, answers, read_examples(data.path / "dev.jsonl"), out, cfg.target if may_stop else None)
 
 
 @stage(revision=2, needs=Needs(retries=1))
@@ -468,7 +469,9 @@ def _answers(out: Path, ledger: Ledger, identity: dict[str, str]) -> Answers:
     return Answers(out, ledger=ledger, facts={"model": identity})
 
 
-def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Path) -> Scores:
+def _score(
+    cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Path, stop_at: float | None = None
+) -> Scores:
     from understudy.evals.judge import Worded
     from understudy.evals.score import load_summary, main_setting
     from understudy.evals.score import score as work
@@ -481,7 +484,7 @@ def _score(cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Pat
         with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
             asked = Worded(judge, worded)
             ledger = work(cfg, answers.path, examples, out, judge_model=asked, project=current().project,
-                          progress=current().progress)  # fmt: skip
+                          progress=current().progress, stop_at=stop_at)  # fmt: skip
             facts = {"judge": provenance.account(judge, worded.digest, ledger)}
     else:
         ledger = work(cfg, answers.path, examples, out, project=current().project, progress=current().progress)

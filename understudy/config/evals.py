@@ -120,6 +120,12 @@ class ScoreConfig(Strict):
     """A covered answer has at least this judge grade for similarity."""
     precision: Grade = 70
     """A covered answer has at least this judge grade for precision."""
+    verdicts: Annotated[int, Field(ge=1, le=20)] = 1
+    """Times that the judge grades each answer; the means of its grades are held against the thresholds. Above 1 the
+    judge needs a `temperature`."""
+    early_stop: bool = True
+    """On dev, stop judging once the interval of the candidate's rate reaches `loop.target` or cannot; held is always
+    judged whole."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of the intervals."""
 

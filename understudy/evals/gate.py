@@ -7,7 +7,7 @@ must pass, so more rules make a wrong pass rarer, never likelier.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from understudy.config import GateConfig
 from understudy.core.records import read_jsonl
 from understudy.errors import ConfigError, IntegrityError
 from understudy.evals import stats
-from understudy.evals.score import better, interval, stretched
+from understudy.evals.score import better, interval, samples_of, stretched
 
 Held = Mapping[str, tuple[Path, str]]
 """Who answered -> (folder of scores, setting); who is base, few_shot, candidate, champion or service."""
@@ -46,6 +46,7 @@ def decide(
         raise IntegrityError("GATE_CHAMPION", "gate", "the champion was not scored", "run the plan again")
     values = {who: _values(*held[who]) for who in sorted(held)}
     _same_items(held, values)
+    samples = {who: samples_of(_rows(*held[who])) for who in held}
     candidate = values["candidate"]
     if cfg.metric not in candidate:
         known = ", ".join(sorted(candidate))
@@ -53,8 +54,8 @@ def decide(
     differences = _differences(values, cfg)
     items = len(candidate[cfg.metric])
     rules = [] if items >= MIN_ITEMS else [_too_few(items)]
-    rules += [] if cfg.bar is None else [_bar(cfg, cfg.bar, candidate[cfg.metric])]
-    rules += [_floor(cfg, metric, bar, candidate) for metric, bar in cfg.floors.items()]
+    rules += [] if cfg.bar is None else [_bar(cfg, cfg.bar, candidate[cfg.metric], samples["candidate"])]
+    rules += [_floor(cfg, metric, bar, candidate, samples["candidate"]) for metric, bar in cfg.floors.items()]
     rules += [_beat(cfg, who, differences.get(f"candidate-{who}")) for who in cfg.must_beat]
     rules += [_bias(bias)] if bias and bias["block"] else []
     verdict = {
@@ -64,7 +65,7 @@ def decide(
         "control": control,
         "rules": rules,
         "held": {
-            who: {m: _interval(m, v, cfg.confidence).to_json() for m, v in sorted(of.items())}
+            who: {m: _interval(m, v, cfg.confidence, samples[who]).to_json() for m, v in sorted(of.items())}
             for who, of in values.items()
         },
         "settings": {who: held[who][1] for who in values},
@@ -74,27 +75,27 @@ def decide(
     return verdict
 
 
-def _interval(metric: str, values: Mapping[str, float], confidence: float) -> stats.Interval:
-    return interval(metric, {k: values[k] for k in sorted(values)}, confidence)
+def _interval(metric: str, values: Mapping[str, float], confidence: float, samples: int) -> stats.Interval:
+    return interval(metric, {k: values[k] for k in sorted(values)}, confidence, samples)
 
 
 def _values(scores: Path, setting: str) -> Values:
     found: dict[str, dict[str, list[float]]] = {}
-    for row in read_jsonl(scores / "scores.jsonl"):
-        if row["setting"] == setting:
-            for metric, value in row["values"].items():
-                found.setdefault(metric, {}).setdefault(row["id"], []).append(float(value))
+    for row in _rows(scores, setting):
+        for metric, value in row["values"].items():
+            found.setdefault(metric, {}).setdefault(row["id"], []).append(float(value))
     if not found:
         raise IntegrityError("GATE_EMPTY", scores.name, f"holds no scores of setting {setting!r}", "run the plan again")
     return {metric: {k: sum(v) / len(v) for k, v in of.items()} for metric, of in found.items()}
 
 
+def _rows(scores: Path, setting: str) -> Iterator[dict[str, Any]]:
+    return (row for row in read_jsonl(scores / "scores.jsonl") if row["setting"] == setting)
+
+
 def _same_items(held: Held, values: Mapping[str, Values]) -> None:
     """Equal rows, from the files: a judge's failure may leave a metric out, but no side may lack an item."""
-    items = {
-        who: {row["id"] for row in read_jsonl(held[who][0] / "scores.jsonl") if row["setting"] == held[who][1]}
-        for who in values
-    }
+    items = {who: {row["id"] for row in _rows(*held[who])} for who in values}
     for who, ids in items.items():
         if odd := sorted(ids ^ items["candidate"]):
             what = f"{who} and candidate differ in {len(odd)} items, e.g. {odd[0]!r}"
@@ -133,8 +134,8 @@ def _too_few(items: int) -> dict[str, Any]:
     return _rule("enough items", False, f"{items} held items; fewer than {MIN_ITEMS} decide nothing; {more}", {}, None)
 
 
-def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float]) -> dict[str, Any]:
-    found = _interval(cfg.metric, values, cfg.confidence)
+def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float], samples: int) -> dict[str, Any]:
+    found = _interval(cfg.metric, values, cfg.confidence, samples)
     lower_is_better = better(cfg.metric) == "lower"
     passed = found.high <= bar if lower_is_better else found.low >= bar
     end = "upper" if lower_is_better else "lower"
@@ -145,11 +146,11 @@ def _bar(cfg: GateConfig, bar: float, values: Mapping[str, float]) -> dict[str, 
     return _rule("bar", passed, text, found.to_json(), bar)
 
 
-def _floor(cfg: GateConfig, metric: str, bar: float, values: Values) -> dict[str, Any]:
+def _floor(cfg: GateConfig, metric: str, bar: float, values: Values, samples: int) -> dict[str, Any]:
     if metric not in values:
         known = ", ".join(sorted(values))
         raise ConfigError("GATE_METRIC", "gate.floors", f"{metric!r} was not scored", f"choose one of: {known}")
-    rule = _bar(cfg.model_copy(update={"metric": metric}), bar, values[metric])
+    rule = _bar(cfg.model_copy(update={"metric": metric}), bar, values[metric], samples)
     return {**rule, "name": f"floor {metric}", "metric": metric}
 
 

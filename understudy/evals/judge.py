@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from understudy.core.records import Example
 from understudy.errors import DataError, RemoteError
 from understudy.evals.scorers.base import references
-from understudy.models.base import Conversation
+from understudy.models.base import Conversation, Sampling
 from understudy.models.template import Template
 
 MAX_FAILED = 0.05
@@ -24,13 +24,34 @@ BATCH = 64
 PROMPT = Path(__file__).parent / "prompts" / "judge.txt"
 NEEDED = ("question", "reference", "answer")
 """Placeholders of the template."""
+EMPTY = "empty answer, not sent to the judge"
+FORM = {
+    "type": "object",
+    "properties": {
+        "similarity": {"type": "integer"},
+        "precision": {"type": "integer"},
+        "reason": {"type": "string"},
+    },
+    "required": ["similarity", "precision", "reason"],
+    "additionalProperties": False,
+}
+"""JSON schema of a verdict, for services that can be held to one. Bounds are left out: not all endpoints take them."""
 SYSTEM = "You grade answers strictly and evenly. You reply with JSON only."
 
 
 class Judge(Protocol):
     """What is asked of a judge; `models.service.ServiceModel` is one."""
 
-    def ask_json(self, conversations: Sequence[Conversation], schema: Callable[[Any], Verdict]) -> list[Any]: ...
+    def sampling(self) -> Sampling: ...
+
+    def ask_json(
+        self,
+        conversations: Sequence[Conversation],
+        schema: Callable[[Any], Verdict],
+        sampling: Sequence[Sampling] | None = None,
+        *,
+        form: dict[str, Any] | None = None,
+    ) -> list[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +60,9 @@ class Worded:
 
     model: Judge
     template: Template
+
+    def sampling(self) -> Sampling:
+        return self.model.sampling()
 
     def ask_json(self, *args: Any, **options: Any) -> list[Any]:
         return self.model.ask_json(*args, **options)
@@ -62,30 +86,42 @@ class Failure:
 
 
 def judge(
-    model: Judge, items: Sequence[tuple[Example, str]], progress: Callable[[int, int], None] | None = None
+    model: Judge,
+    items: Sequence[tuple[Example, str]],
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    times: int = 1,
 ) -> list[Verdict | Failure]:
-    """A Verdict or a Failure per (example, answer), in order. Raises RemoteError JUDGE_UNUSABLE above 5 % failures.
+    """`times` outcomes for each (example, answer), in order, those of one answer together.
 
-    An empty answer gets the lowest grades without a call.
+    An empty answer gets the lowest grades without a call. `refuse_unusable` says whether too many failed.
     """
     template = model.template if isinstance(model, Worded) else Template(PROMPT.read_text("utf-8"), PROMPT.name, NEEDED)
-    asked = [i for i, (_, answer) in enumerate(items) if answer.strip()]
-    verdicts: list[Verdict | Failure] = [Verdict(1, 1, "empty answer, not sent to the judge")] * len(items)
+    asked = [(i, time) for i, (_, answer) in enumerate(items) if answer.strip() for time in range(times)]
+    verdicts: list[Verdict | Failure] = [Verdict(1, 1, EMPTY)] * (times * len(items))
+    drawn = [replace(model.sampling(), seed=time) for time in range(times)] if times > 1 else []
     for start in range(0, len(asked), BATCH):
         batch = asked[start : start + BATCH]
-        replies = model.ask_json([_conversation(template, *items[i]) for i in batch], parse)
-        for i, reply in zip(batch, replies, strict=True):
-            verdicts[i] = Failure(reply.code, reply.what) if isinstance(reply, RemoteError) else reply
+        chats = [_conversation(template, *items[i]) for i, _ in batch]
+        replies = model.ask_json(chats, parse, [drawn[time] for _, time in batch] if drawn else None, form=FORM)
+        for (i, time), reply in zip(batch, replies, strict=True):
+            failed = isinstance(reply, RemoteError)
+            verdicts[i * times + time] = Failure(reply.code, reply.what) if failed else reply
         if progress:
             progress(start + len(batch), len(asked))
+    return verdicts
+
+
+def refuse_unusable(verdicts: Sequence[Verdict | Failure]) -> None:
+    """Raises RemoteError JUDGE_UNUSABLE when more than 5 % of the outcomes are failures."""
     failures = [v for v in verdicts if isinstance(v, Failure)]
-    if len(failures) > MAX_FAILED * len(items):
+    if len(failures) > MAX_FAILED * len(verdicts):
         raise RemoteError(
             "JUDGE_UNUSABLE", "judge",
-            f"{len(failures)} of {len(items)} answers could not be graded ({failures[0].code}: {failures[0].reason})",
+            f"{len(failures)} of {len(verdicts)} answers could not be graded "
+            f"({failures[0].code}: {failures[0].reason})",
             "use another judge model, or rerun when the service is well: graded answers are cached",
         )  # fmt: skip
-    return verdicts
 
 
 def parse(value: Any) -> Verdict:

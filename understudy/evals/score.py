@@ -7,16 +7,16 @@ generation.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from understudy.config import ScoreConfig
 from understudy.core.records import Example, Ledger, read_jsonl, write_jsonl
 from understudy.errors import DataError
-from understudy.evals import scorers, soft, stats
-from understudy.evals.judge import Failure, Judge, judge
-from understudy.evals.scorers.base import missing, references
+from understudy.evals import coverage, scorers, soft, stats, verdicts
+from understudy.evals.judge import Judge
+from understudy.evals.scorers.base import missing
 
 Progress = Callable[[int, int, dict[str, float]], None]
 Row = dict[str, Any]
@@ -44,10 +44,12 @@ def score(
     judge_model: Judge | None = None,
     project: Path | None = None,
     progress: Progress | None = None,
+    stop_at: float | None = None,
 ) -> Ledger:
     """Write `scores.jsonl`, `summary.json` and `measured.json` (latencies) for the answers in the folder `answers`.
 
-    Paths of classifiers start at `project`. Raises DataError when the answers are not those of `examples`, ConfigError
+    With a judge also `verdicts.jsonl`, from which coverage can be decided again; `stop_at` is the bar at which judging
+    may stop early. Paths of classifiers start at `project`. Raises DataError when the answers are not those of `examples`, ConfigError
     for an unknown scorer, and RemoteError for an unusable judge.
     """
     chosen = [scorers.about(name) for name in cfg.scorers]
@@ -64,11 +66,13 @@ def score(
             _set_scores(scorer, items, rows)
     if cfg.by:
         soft.score(cfg.by, items, rows, ledger, judge_model=judge_model, project=project or Path.cwd())
+    sure = dict.fromkeys(JUDGED, cfg.confidence)
     if judge_model is not None:
-        _judge_scores(cfg, judge_model, items, rows, ledger, progress)
+        report = (lambda done, total: progress(done, total, {})) if progress else None
+        sure["coverage"] = verdicts.take(cfg, judge_model, items, rows, ledger, out, stop_at=stop_at, progress=report)
     ledger.rows_out = write_jsonl(out / "scores.jsonl", rows)
-    metrics = [s.name for s in chosen] + [*JUDGED, "loss"]
-    summary = {setting: _summary(of, metrics, cfg.confidence) for setting, of in _grouped(rows, "setting").items()}
+    confidences = dict.fromkeys([s.name for s in chosen], cfg.confidence) | sure | {"loss": cfg.confidence}
+    summary = {setting: _summary(of, confidences) for setting, of in _grouped(rows, "setting").items()}
     (out / "summary.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", "utf-8")
     if latency := _latency(answers / "measured.json", given):
         (out / "measured.json").write_text(json.dumps({"latency_s": latency}, indent=1) + "\n", "utf-8")
@@ -180,35 +184,6 @@ def _set_scores(scorer: scorers.SetScorer, items: list[tuple[Example, str]], row
                 rows[i]["values"][scorer.name] = round(result.value, 6)
 
 
-def _judge_scores(
-    cfg: ScoreConfig,
-    model: Judge,
-    items: list[tuple[Example, str]],
-    rows: list[Row],
-    ledger: Ledger,
-    progress: Progress | None,
-) -> None:
-    report = (lambda done, total: progress(done, total, {})) if progress else None
-    places = [i for i, (example, _) in enumerate(items) if references(example)]
-    if len(places) < len(items):
-        # An open task has no answer to compare with; the rubrics of `score.by` can still judge it.
-        ledger.note("not_scored:coverage", len(items) - len(places))
-    for i, verdict in zip(places, judge(model, [items[i] for i in places], report), strict=True):
-        row = rows[i]
-        if isinstance(verdict, Failure):
-            ledger.note("judge_failed")
-            row["values"]["coverage"] = 0
-            row["reasons"]["coverage"] = f"not covered: the judge failed ({verdict.code}: {verdict.reason})"
-            continue
-        covered = verdict.similarity >= cfg.similarity and verdict.precision >= cfg.precision
-        row["values"] |= {
-            "coverage": int(covered),
-            "judge_similarity": verdict.similarity,
-            "judge_precision": verdict.precision,
-        }
-        row["reasons"]["coverage"] = verdict.reason
-
-
 def _grouped(rows: list[Row], key: str) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -224,26 +199,32 @@ def _item_values(rows: list[Row], metric: str) -> dict[str, float]:
     return {item: sum(values) / len(values) for item, values in sums.items()}
 
 
-def _summary(rows: list[Row], metrics: list[str], confidence: float) -> dict[str, Any]:
-    summary: dict[str, Any] = _intervals(rows, metrics, confidence)
+def _summary(rows: list[Row], confidences: Mapping[str, float]) -> dict[str, Any]:
+    """Intervals of every metric, each at its confidence, for all rows and by category."""
+    summary: dict[str, Any] = _intervals(rows, confidences)
     categories = _grouped([row for row in rows if row["category"] is not None], "category")
-    summary["by_category"] = {name: _intervals(categories[name], metrics, confidence) for name in sorted(categories)}
+    summary["by_category"] = {name: _intervals(categories[name], confidences) for name in sorted(categories)}
     return summary
 
 
-def _intervals(rows: list[Row], metrics: list[str], confidence: float) -> dict[str, Any]:
+def _intervals(rows: list[Row], confidences: Mapping[str, float]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for metric in metrics:
+    for metric, confidence in confidences.items():
         values = _item_values(rows, metric)
         if values:
-            found[metric] = interval(metric, values, confidence).to_json()
+            found[metric] = interval(metric, values, confidence, samples_of(rows)).to_json()
     return found
 
 
-def interval(metric: str, values: Mapping[str, float], confidence: float) -> stats.Interval:
-    """The metric over items: Wilson for a rate, bootstrap for a mean."""
+def samples_of(rows: Iterable[Row]) -> int:
+    """Answers of each item, the most where they differ; `rows` are of one setting."""
+    return 1 + max((row.get("sample", 0) for row in rows), default=0)
+
+
+def interval(metric: str, values: Mapping[str, float], confidence: float, samples: int = 1) -> stats.Interval:
+    """The metric over items, each of which is the mean over `samples` answers: exact for a rate, bootstrap for a mean."""
     if kind(metric) == "rate":
-        return stats.wilson(sum(values.values()), len(values), confidence)
+        return coverage.rate(values, confidence, samples)
     return stats.mean_interval(list(stretched(metric, values).values()), confidence)
 
 
