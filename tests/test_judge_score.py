@@ -13,7 +13,7 @@ from test_service import Reply, _close, chat, client, serving  # noqa: F401  `_c
 from understudy.config import ScoreConfig
 from understudy.core.records import Example, read_jsonl, write_jsonl
 from understudy.errors import ConfigError, DataError, RemoteError
-from understudy.evals.judge import Failure, Verdict, judge, parse
+from understudy.evals.judge import Failure, Verdict, judge, parse, refuse_unusable
 from understudy.evals.score import best_setting, better, load_summary, load_values, score
 from understudy.models.service import ServiceModel
 from understudy.models.simulated import SimulatedService
@@ -125,7 +125,7 @@ def test_few_failures_have_their_place_and_reason() -> None:
 def test_more_than_5_percent_failures_are_an_unusable_judge() -> None:
     items = [(EXAMPLES[i % 8], f"break {i}" if i < 2 else f"fine {i}") for i in range(20)]
     with serving(grades) as (_, url), pytest.raises(RemoteError, match="JUDGE_UNUSABLE.*2 of 20"):
-        judge(client(url), items)
+        refuse_unusable(judge(client(url), items))
 
 
 # Scores
@@ -143,8 +143,8 @@ def test_every_value_and_reason_is_kept_with_intervals_over_items(tmp_path: Path
     assert scored[7]["reasons"]["exact_facts"] == "missing fact: Ben Stone"
     assert scored[3]["category"] == "odd" and scored[3]["group"] == "g3"
     summary = load_summary(tmp_path / "scores")["greedy"]
-    # Wilson for 6 of 8, worked by hand.
-    assert summary["exact_facts"] == {"value": 0.75, "low": 0.409275, "high": 0.928521, "n": 8}
+    # Clopper and Pearson for 6 of 8: R's binom.test(6, 8).
+    assert summary["exact_facts"] == {"value": 0.75, "low": 0.349144, "high": 0.968146, "n": 8}
     assert summary["loss"]["value"] == pytest.approx(1.75) and summary["loss"]["low"] < 1.75 < summary["loss"]["high"]
     assert summary["by_category"]["odd"]["exact_facts"]["n"] == 4
     assert set(summary["by_category"]) == {"even", "odd"}

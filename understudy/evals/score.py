@@ -49,8 +49,8 @@ def score(
     """Write `scores.jsonl`, `summary.json` and `measured.json` (latencies) for the answers in the folder `answers`.
 
     With a judge also `verdicts.jsonl`, from which coverage can be decided again; `stop_at` is the bar at which judging
-    may stop early. Paths of classifiers start at `project`. Raises DataError when the answers are not those of `examples`, ConfigError
-    for an unknown scorer, and RemoteError for an unusable judge.
+    may stop early. Paths of classifiers start at `project`. Raises DataError when the answers are not those of
+    `examples`, ConfigError for an unknown scorer, and RemoteError for an unusable judge.
     """
     chosen = [scorers.about(name) for name in cfg.scorers]
     given = list(read_jsonl(answers / "answers.jsonl"))
@@ -222,7 +222,7 @@ def samples_of(rows: Iterable[Row]) -> int:
 
 
 def interval(metric: str, values: Mapping[str, float], confidence: float, samples: int = 1) -> stats.Interval:
-    """The metric over items, each of which is the mean over `samples` answers: exact for a rate, bootstrap for a mean."""
+    """The metric over items, each the mean over `samples` answers: exact for a rate, bootstrap for a mean."""
     if kind(metric) == "rate":
         return coverage.rate(values, confidence, samples)
     return stats.mean_interval(list(stretched(metric, values).values()), confidence)

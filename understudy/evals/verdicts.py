@@ -121,4 +121,4 @@ def _mean(grades: list[int]) -> float:
 
 
 def _samples(rows: list[Row]) -> int:
-    return 1 + max(row["sample"] for row in rows)
+    return 1 + max(int(row["sample"]) for row in rows)

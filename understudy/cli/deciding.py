@@ -1,0 +1,33 @@
+"""Commands that decide about a finished run again, from its stored verdicts."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from understudy.cli.app import Json, app, open_project
+from understudy.cli.rows import Run
+from understudy.errors import GateError
+
+
+@app.command()
+def regate(
+    similarity: Annotated[int | None, typer.Option(min=1, max=100, help="Threshold of the judge's grade.")] = None,
+    precision: Annotated[int | None, typer.Option(min=1, max=100, help="Threshold of the judge's grade.")] = None,
+    bar: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="The gate's bar.")] = None,
+    run_id: Run = None,
+    as_json: Json = False,
+) -> None:
+    """Decide a run again under other thresholds, from its stored verdicts: no model is asked, nothing is changed."""
+    from understudy.decisions import HeldScores, decide_again, table
+
+    project = open_project()
+    found = decide_again(HeldScores(project, project.run(run_id)), similarity, precision, bar)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(table(found)))
+    if not found["after"]["passed"]:
+        raise typer.Exit(GateError.exit_code)
