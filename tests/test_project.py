@@ -60,6 +60,23 @@ def test_show_json_holds_what_its_schema_says(project: Path) -> None:
     )
 
 
+def test_thresholds_are_decided_anew_without_a_call(project: Path) -> None:
+    calls = {p: p.stat().st_mtime_ns for p in (project / "cache").rglob("*.json")}
+    spent = (project / "runs/run-0001/spending.jsonl").read_bytes()
+    assert calls and b'"judge"' in spent
+    same = understudy("regate", "-C", str(project))
+    assert same.returncode == 0 and "verdict: pass (as before); 0 calls" in same.stdout
+    assert max(map(len, same.stdout.splitlines())) <= 80
+    held = shown(project)["held"]["candidate"]["coverage"]
+    strict = json.loads(understudy("regate", "--similarity", "100", "--json", "-C", str(project)).stdout)
+    assert strict["before"]["held"]["candidate"]["coverage"]["value"] == held["value"]
+    assert strict["after"]["held"]["candidate"]["coverage"]["value"] < held["value"]
+    refused = understudy("regate", "--bar", "0.01", "-C", str(project))
+    assert refused.returncode == 7 and "verdict: fail (before: pass)" in refused.stdout
+    assert {p: p.stat().st_mtime_ns for p in (project / "cache").rglob("*.json")} == calls
+    assert (project / "runs/run-0001/spending.jsonl").read_bytes() == spent
+
+
 def test_every_stage_with_rows_balances(project: Path) -> None:
     stages = [s for s in shown(project)["stages"] if s["rows_in"] is not None]
     assert len(stages) > 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from understudy.config import GateConfig
@@ -15,7 +16,7 @@ from understudy.evals import regate
 from understudy.evals.score import main_setting
 from understudy.project import Project, Run
 
-BAR_LENGTH = 80
+COLUMNS = 80
 
 
 class HeldScores:
@@ -73,7 +74,7 @@ def table(found: dict[str, Any]) -> Iterator[str]:
             yield f"{who:<18}{_interval(of['coverage']):<31}{_interval(found['after']['held'][who]['coverage'])}"
     yield ""
     for rule in found["after"]["rules"]:
-        yield f"{'pass' if rule['passed'] else 'FAIL'}  {rule['text']}"
+        yield from wrap(f"{'pass' if rule['passed'] else 'FAIL'}  {rule['text']}", COLUMNS, subsequent_indent=" " * 6)
     before, after = (found[k]["passed"] for k in ("before", "after"))
     change = "as before" if before == after else f"before: {'pass' if before else 'fail'}"
     yield f"verdict: {'pass' if after else 'fail'} ({change}); 0 calls, nothing was changed"
