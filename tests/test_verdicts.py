@@ -14,9 +14,11 @@ from understudy.config import GateConfig, ScoreConfig
 from understudy.core.records import read_jsonl
 from understudy.errors import DataError
 from understudy.evals.coverage import item_values
+from understudy.evals.judge import NEEDED, PROMPT, Worded
 from understudy.evals.looks import plan
 from understudy.evals.regate import regate, thresholds
 from understudy.evals.score import load_summary, score
+from understudy.models.template import Template
 
 Sent = list[dict[str, Any]]
 
@@ -88,7 +90,7 @@ def test_judging_on_dev_stops_when_the_bar_is_cleared_or_out_of_reach(
     with serving(grade) as (server, url):
         ledger = score(
             ScoreConfig(scorers=["exact"]), written(tmp_path / "answers", rows), MANY, tmp_path / "scores",
-            judge_model=client(url), stop_at=0.6,
+            judge_model=Worded(client(url), Template(PROMPT.read_text(), PROMPT.name, NEEDED), stop_at=0.6),
         )  # fmt: skip
     assert plan(60) == [20, 40, 60] and server.hits == judged
     found = load_summary(tmp_path / "scores")["greedy"]["coverage"]

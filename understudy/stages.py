@@ -482,9 +482,9 @@ def _score(
     if cfg.judge:
         worded = template("judge", cfg.prompt, current().project, bound=cfg.digests)
         with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
-            asked = Worded(judge, worded)
+            asked = Worded(judge, worded, stop_at)
             ledger = work(cfg, answers.path, examples, out, judge_model=asked, project=current().project,
-                          progress=current().progress, stop_at=stop_at)  # fmt: skip
+                          progress=current().progress)  # fmt: skip
             facts = {"judge": provenance.account(judge, worded.digest, ledger)}
     else:
         ledger = work(cfg, answers.path, examples, out, project=current().project, progress=current().progress)

@@ -20,7 +20,7 @@ def regate(
     run_id: Run = None,
     as_json: Json = False,
 ) -> None:
-    """Decide a run again under other thresholds, from its stored verdicts: no model is asked, nothing is changed."""
+    """Decide a run again under other thresholds, without a call."""
     from understudy.decisions import HeldScores, decide_again, table
 
     project = open_project()

@@ -56,10 +56,14 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Worded:
-    """A judge that is asked in the words of another template than the one that ships."""
+    """A judge that is asked in the words of another template than the one that ships.
+
+    `stop_at`: the bar at which judging may stop early, once it is clear on which side of it the rate lies.
+    """
 
     model: Judge
     template: Template
+    stop_at: float | None = None
 
     def sampling(self) -> Sampling:
         return self.model.sampling()

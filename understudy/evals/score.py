@@ -44,13 +44,12 @@ def score(
     judge_model: Judge | None = None,
     project: Path | None = None,
     progress: Progress | None = None,
-    stop_at: float | None = None,
 ) -> Ledger:
     """Write `scores.jsonl`, `summary.json` and `measured.json` (latencies) for the answers in the folder `answers`.
 
-    With a judge also `verdicts.jsonl`, from which coverage can be decided again; `stop_at` is the bar at which judging
-    may stop early. Paths of classifiers start at `project`. Raises DataError when the answers are not those of
-    `examples`, ConfigError for an unknown scorer, and RemoteError for an unusable judge.
+    With a judge also `verdicts.jsonl`, from which coverage can be decided again. Paths of classifiers start at
+    `project`. Raises DataError when the answers are not those of `examples`, ConfigError for an unknown scorer, and
+    RemoteError for an unusable judge.
     """
     chosen = [scorers.about(name) for name in cfg.scorers]
     given = list(read_jsonl(answers / "answers.jsonl"))
@@ -69,7 +68,7 @@ def score(
     sure = dict.fromkeys(JUDGED, cfg.confidence)
     if judge_model is not None:
         report = (lambda done, total: progress(done, total, {})) if progress else None
-        sure["coverage"] = verdicts.take(cfg, judge_model, items, rows, ledger, out, stop_at=stop_at, progress=report)
+        sure["coverage"] = verdicts.take(cfg, judge_model, items, rows, ledger, out, report)
     ledger.rows_out = write_jsonl(out / "scores.jsonl", rows)
     confidences = dict.fromkeys([s.name for s in chosen], cfg.confidence) | sure | {"loss": cfg.confidence}
     summary = {setting: _summary(of, confidences) for setting, of in _grouped(rows, "setting").items()}

@@ -13,7 +13,7 @@ from typing import Any
 from understudy.config import ScoreConfig
 from understudy.core.records import Example, Ledger, digest, write_jsonl
 from understudy.evals import coverage, looks
-from understudy.evals.judge import Failure, Judge, Verdict, judge, refuse_unusable
+from understudy.evals.judge import Failure, Judge, Verdict, Worded, judge, refuse_unusable
 from understudy.evals.scorers.base import references
 
 Progress = Callable[[int, int], None]
@@ -28,8 +28,6 @@ def take(
     rows: list[Row],
     ledger: Ledger,
     out: Path,
-    *,
-    stop_at: float | None = None,
     progress: Progress | None = None,
 ) -> float:
     """Judge the answers, put the values into their `rows`, and write `verdicts.jsonl`; `rows` stand beside `items`.
@@ -37,6 +35,7 @@ def take(
     Returns the confidence at which the rate's interval is drawn: the configured one, or that of the look at which
     judging stopped. Raises RemoteError JUDGE_UNUSABLE.
     """
+    stop_at = model.stop_at if isinstance(model, Worded) else None
     places = [i for i, (example, _) in enumerate(items) if references(example)]
     if len(places) < len(items):
         # An open task has no answer to compare with; the rubrics of `score.by` can still judge it.
