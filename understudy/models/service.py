@@ -139,7 +139,7 @@ class ServiceModel:
         if refused and (total == self._asked or (self._asked >= 20 and total > MAX_REFUSED * self._asked)):
             first = refused[0]
             what = f"{total} of {self._asked} prompts were refused, the first one: {first.what}"
-            raise RemoteError(first.code, self._where, what, "mend the prompts, or use another service")
+            raise RemoteError(first.code, self._where, what, first.fix or "mend the prompts, or use another service")
         return [Answer("", REFUSALS[a.code]) if isinstance(a, RemoteError) else a for a in answers]
 
     def ask(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer | RemoteError]:
@@ -431,7 +431,10 @@ class ServiceModel:
 
     def _error(self, failure: Failure, attempts: int) -> RemoteError:
         what = self._endpoint.hide(failure.what)[:400] + (f" (after {attempts} attempts)" if attempts > 1 else "")
-        return RemoteError(failure.code, self._where, what, _FIXES.get(failure.code, ""))
+        fix = _FIXES.get(failure.code, "")
+        if failure.code == "REQUEST_REFUSED" and "temperature" in what and self.cfg.temperature is not None:
+            fix = f"newest models often refuse the field: write {self._role}.temperature: null"
+        return RemoteError(failure.code, self._where, what, fix)
 
 
 _RERUN = "rerun later: answered requests are cached"
