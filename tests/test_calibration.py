@@ -40,6 +40,12 @@ def test_kappa_has_the_textbook_value() -> None:
     assert (found.low, found.high) == (pytest.approx(0.15, abs=0.04), pytest.approx(0.65, abs=0.04))
 
 
+def test_answers_that_are_copies_of_one_another_make_agreement_no_surer() -> None:
+    once = pairs(20, 5, 10, 15)
+    found, copied = calibration.kappa(once), calibration.kappa([p for p in once for _ in range(5)])
+    assert found is not None and copied == found
+
+
 def test_full_agreement_of_few_answers_leaves_room_for_what_was_not_drawn() -> None:
     few, many = calibration.kappa(pairs(5, 0, 0, 5)), calibration.kappa(pairs(150, 0, 0, 150))
     assert few is not None and many is not None
@@ -95,6 +101,13 @@ def test_labels_on_the_judged_answers_give_the_double_sampling_estimate() -> Non
     assert found.value == pytest.approx(2 / 3 * 0.9 + 1 / 3 * 0.2)
     alone = coverage.rate({p.item: float(p.person) for p in sample})
     assert found.high - found.low < alone.high - alone.low
+
+
+def test_labels_on_every_item_do_not_hide_that_the_items_are_a_sample() -> None:
+    # A judge that people agree with on all 200 items: what is left is the chance of these items.
+    values = judged(150, 200)
+    found, plain = corrected(values, [Pair(k, v, v == 1.0) for k, v in values.items()], "same"), coverage.rate(values)
+    assert found.value == plain.value and found.low < plain.low + 1e-9 and found.high > plain.high - 1e-9
 
 
 def test_a_judge_that_is_always_right_costs_a_little_width_and_moves_nothing() -> None:

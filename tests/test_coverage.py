@@ -202,6 +202,7 @@ def test_a_look_clears_or_cannot_or_goes_on() -> None:
     assert looks.outcome(Interval(0.9, 0.8, 0.95, 30), 0.8) == "clears"
     assert looks.outcome(Interval(0.5, 0.3, 0.79, 30), 0.8) == "cannot"
     assert looks.outcome(Interval(0.5, 0.3, 0.8, 30), 0.8) is None
+    assert looks.outcome(Interval(0.9, 0.79, 0.95, 30), 0.8) is None
 
 
 def test_stopping_at_looks_keeps_the_stated_error_for_a_rate_at_the_bar() -> None:
