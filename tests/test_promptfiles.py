@@ -14,7 +14,10 @@ from thread import make_tiny, one_line, understudy
 
 from understudy.core.records import digest, read_examples
 from understudy.data.synthesis import requests
-from understudy.data.synthesis.synthesize import Material, synthesize
+from understudy.data.synthesis.cells import Cell
+from understudy.data.synthesis.material import Material
+from understudy.data.synthesis.quota import Quota
+from understudy.data.synthesis.synthesize import synthesize
 from understudy.errors import ConfigError, DataError
 from understudy.evals.judge import Worded, judge
 from understudy.models.template import Template
@@ -120,8 +123,8 @@ def test_rows_know_the_template_that_they_were_asked_with(tmp_path: Path) -> Non
         return chat(json.dumps({"examples": [good(request)]}))
 
     with serving(script) as (_, url):
-        material = Material(SEEDS, DOCUMENTS, set(), template=own)
-        synthesize(CFG, client(url), material, quota={"who": 8}, round=1, out=tmp_path)
+        material = Material(SEEDS, DOCUMENTS, template=own)
+        synthesize(CFG, client(url), material, quota=Quota({Cell("who"): 8}), round=1, out=tmp_path)
     rows = read_examples(tmp_path / "train.jsonl")
     assert len(rows) == 8 and {e.meta["template"] for e in rows} == {own.digest}
     assert len({e.meta["prompt_hash"] for e in rows}) == 8

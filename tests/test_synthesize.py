@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from test_service import Reply, Scripted, _close, chat, client, error, serving  # noqa: F401  `_close` is a fixture
 
-from understudy.config import SynthesizeConfig
+from understudy.config import DedupeConfig, SynthesizeConfig
 from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl
 from understudy.data.splits.decontaminate import firewall
 from understudy.data.splits.guard import Protected, build, save
-from understudy.data.synthesis.quota import quota
-from understudy.data.synthesis.synthesize import Material, synthesize
-from understudy.data.synthesis.texts import category_of, normalised, prompt_key
+from understudy.data.synthesis.cells import Cell
+from understudy.data.synthesis.material import Material
+from understudy.data.synthesis.quota import Quota
+from understudy.data.synthesis.synthesize import synthesize
+from understudy.data.synthesis.texts import normalised, prompt_key
 from understudy.errors import DataError, RemoteError
 from understudy.models.service import ServiceModel
 from understudy.models.simulated import Faults, SimulatedService
@@ -61,12 +63,14 @@ DOCUMENTS = [Document(f"d{i}", text(course(i)), {"group": f"g{i}", "licence": "C
 CFG = SynthesizeConfig(rows=24, rows_per_call=2, seeds_per_call=3)
 
 
-def run(teacher: ServiceModel, out: Path, wanted: dict[str, int] | None = None, **changes: Any) -> Ledger:
+def run(teacher: ServiceModel, out: Path, wanted: dict[str, int] | Quota | None = None, **changes: Any) -> Ledger:
+    """A round over SEEDS and DOCUMENTS; `wanted` by category, or a whole quota."""
     cfg = changes.pop("cfg", CFG)
-    given = {"seeds": SEEDS, "documents": DOCUMENTS, "earlier": set(), **changes}
+    given = {"seeds": SEEDS, "documents": DOCUMENTS, "near": DedupeConfig(), **changes}
     round_number, progress = given.pop("round", 1), given.pop("progress", None)
-    quota = wanted or {"who": 12, "when": 12}
-    return synthesize(cfg, teacher, Material(**given), quota=quota, round=round_number, out=out, progress=progress)
+    if not isinstance(wanted, Quota):
+        wanted = Quota({Cell(category): rows for category, rows in (wanted or {"who": 12, "when": 12}).items()})
+    return synthesize(cfg, teacher, Material(**given), quota=wanted, round=round_number, out=out, progress=progress)
 
 
 def kept(out: Path) -> list[Example]:
@@ -140,13 +144,12 @@ def test_later_rounds_write_new_rows_from_new_requests(tmp_path: Path) -> None:
     with SimulatedService() as service:
         run(client(service.base_url, tmp_path / "cache"), tmp_path / "1", documents=few)
         first, before = kept(tmp_path / "1"), service.ledger.requests
-        earlier = {prompt_key(e) for e in first}
         ledger = run(
-            client(service.base_url, tmp_path / "cache"), tmp_path / "2", documents=few, round=2, earlier=earlier
+            client(service.base_url, tmp_path / "cache"), tmp_path / "2", documents=few, round=2, earlier=first
         )
         assert service.ledger.requests > before
     second = kept(tmp_path / "2")
-    assert not {prompt_key(e) for e in second} & earlier
+    assert not {prompt_key(e) for e in second} & {prompt_key(e) for e in first}
     assert ledger.balanced and {e.meta["round"] for e in second} == {2}
     used = {e.meta["parents"][-1] for e in first}
     assert {d.id for d in few} - used <= {e.meta["parents"][-1] for e in second}, "unused documents come first"
@@ -266,18 +269,10 @@ def bare(example: Example, *, system: bool = False) -> Example:
 def test_without_categories_every_seed_is_written_from_and_any_category_is_taken(tmp_path: Path) -> None:
     seeds = [bare(s) for s in SEEDS]
     cfg = SynthesizeConfig(rows=12, rows_per_call=2, seeds_per_call=3)
-    shares = quota(cfg, Counter(category_of(s.meta) for s in seeds), [{"category": None, "values": {"m": 0.0}}],
-                   "m", targeted=True)  # fmt: skip
-    assert shares == {"": 12}
     with teaching(but(question="Which hour?", category="poetry")) as (_, url):
-        ledger = run(client(url), tmp_path, shares, seeds=seeds, cfg=cfg)
+        ledger = run(client(url), tmp_path, {"": 12}, seeds=seeds, cfg=cfg)
     assert ledger.rows_out == 12 and not any("category" in e.meta for e in kept(tmp_path))
     assert "category" not in ledger.rejected
-
-
-def test_dev_rows_without_a_category_count_for_the_one_that_has_none() -> None:
-    rows = [{"category": c, "values": {"m": v}} for c, v in ((None, 0.0), ("a", 1.0))]
-    assert quota(SynthesizeConfig(rows=200), {"": 1, "a": 1}, rows, "m", targeted=True) == {"": 195, "a": 5}
 
 
 @pytest.mark.parametrize("system", [False, True])
@@ -337,41 +332,6 @@ def test_near_identical_replies_stop_with_a_diversity_figure(tmp_path: Path) -> 
     with serving(parrot) as (server, url), pytest.raises(DataError, match=r"SYNTH_COLLAPSE.*diversity 0\.0"):
         run(client(url), tmp_path, {"who": 60, "when": 40})
     assert server.hits == 10
-
-
-# Quota
-
-
-def dev(**rates: list[float]) -> list[dict[str, Any]]:
-    return [{"id": f"{c}{i}", "category": c, "values": {"m": v}} for c, vs in rates.items() for i, v in enumerate(vs)]
-
-
-def test_the_first_quota_follows_the_seeds_and_sums_exactly() -> None:
-    cfg = SynthesizeConfig(rows=100)
-    assert quota(cfg, {"a": 30, "b": 20, "c": 10}, None, "m", targeted=True) == {"a": 50, "b": 33, "c": 17}
-    assert quota(cfg, {"a": 1, "b": 1}, dev(a=[0.0], b=[1.0]), "m", targeted=False) == {"a": 50, "b": 50}
-
-
-def test_an_aimed_quota_follows_the_failures_and_forgets_no_category() -> None:
-    cfg = SynthesizeConfig(rows=200)
-    aimed = quota(cfg, {"a": 5, "b": 5}, dev(a=[1, 1, 1, 1], b=[0, 1, 0, 1]), "m", targeted=True)
-    assert aimed == {"a": 5, "b": 195}
-    thirds = quota(cfg, {"a": 1, "b": 9}, dev(a=[0, 1], b=[0.75, 0.75]), "m", targeted=True)
-    assert 126 <= thirds["a"] <= 134 and sum(thirds.values()) == 200
-    assert quota(cfg, {"a": 3, "b": 1}, dev(a=[1], b=[1]), "m", targeted=True) == {"a": 150, "b": 50}
-    unseen = quota(cfg, {"a": 1, "new": 1}, dev(a=[0.0, 1.0]), "m", targeted=True)
-    assert unseen == {"a": 100, "new": 100}
-
-
-def test_any_quota_sums_exactly() -> None:
-    draw = random.Random(0)
-    for _ in range(300):
-        names = [f"c{i}" for i in range(draw.randint(1, 12))]
-        cfg = SynthesizeConfig(rows=draw.randint(1, 500))
-        rows = dev(**{n: [draw.random() for _ in range(draw.randint(1, 5))] for n in names if draw.random() < 0.8})
-        for targeted in (False, True):
-            shares = quota(cfg, {n: draw.randint(1, 9) for n in names}, rows, "m", targeted=targeted)
-            assert sum(shares.values()) == cfg.rows and min(shares.values()) >= 0 and list(shares) == names
 
 
 def test_prompts_are_compared_without_case_punctuation_and_space() -> None:

@@ -167,9 +167,15 @@ class Lifecycle:
             teacher = teacher.model_copy(update={"wrong_rate": 0.5})
         settings = self.config.synthesize.model_dump()
         settings["targeted"] = targeted and self.config.synthesize.targeted
-        bound = {k: v for k, v in _of(self.bound.sources, "prompts").items() if k != "judge"}
         return c.SynthesizeStep(
-            **settings, teacher=teacher, round=number, metric=self.metric, budget=self.config.loop.budget, digests=bound
+            **settings,
+            teacher=teacher,
+            judge=self.config.judge if self.config.synthesize.faithful else None,
+            near=self.config.dedupe,
+            round=number,
+            metric=self.metric,
+            budget=self.config.loop.budget,
+            digests={k: v for k, v in _of(self.bound.sources, "prompts").items() if k != "judge"},
         )
 
     def _answers(self, who: str, *, shots: bool = True, grid: bool = False) -> c.AnswerStep:

@@ -14,7 +14,7 @@ from understudy.config import Config, SourceConfig
 from understudy.core.artifact import write_synced
 from understudy.core.records import sha256_file
 from understudy.data.sources.files import local_files
-from understudy.data.synthesis import requests
+from understudy.data.synthesis import faithful, requests
 from understudy.errors import ConfigError, DataError
 from understudy.evals import judge
 from understudy.models.template import Template
@@ -34,13 +34,19 @@ class Prompt:
 
 PROMPTS = {
     "synthesize": Prompt("synthesize.prompt", requests.PROMPT, requests.NEEDED, requests.OPTIONAL),
+    "faithful": Prompt("synthesize.faithful.prompt", faithful.PROMPT, faithful.NEEDED),
     "judge": Prompt("score.prompt", judge.PROMPT, judge.NEEDED),
 }
 
 
 def named(cfg: Config) -> dict[str, str]:
     """Name -> file of each template that the project has of its own."""
-    files = {"synthesize": cfg.synthesize.prompt, "judge": cfg.score.prompt}
+    check = cfg.synthesize.faithful
+    files = {
+        "synthesize": cfg.synthesize.prompt,
+        "faithful": check.prompt if check else None,
+        "judge": cfg.score.prompt,
+    }
     return {name: file for name, file in files.items() if file is not None}
 
 

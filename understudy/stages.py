@@ -7,8 +7,9 @@ that does the work; heavy packages are imported there.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -31,7 +32,7 @@ from understudy.core.artifact import (
     Verdict,
 )
 from understudy.core.context import current
-from understudy.core.records import Document, Example, Ledger, read_examples, read_jsonl, read_records
+from understudy.core.records import Example, Ledger, read_examples, read_jsonl
 from understudy.core.stage import Needs, stage
 
 if TYPE_CHECKING:
@@ -137,31 +138,31 @@ def synthesize(
     cfg: c.SynthesizeStep, data: Dataset, guard: Guard, previous: list[Dataset], dev: Scores | None, out: Path
 ) -> Dataset:
     """Have the teacher write more examples from the seed pairs and training documents, for what dev failed on."""
-    from understudy.data.splits.decontaminate import firewall
-    from understudy.data.synthesis.quota import quota
-    from understudy.data.synthesis.synthesize import Material
+    from understudy.data.synthesis import faithful, quota, requests
+    from understudy.data.synthesis.material import Material
     from understudy.data.synthesis.synthesize import synthesize as work
-    from understudy.data.synthesis.texts import category_of, prompt_key
+    from understudy.evals.score import better
     from understudy.models.connect import connect
     from understudy.promptfiles import template
 
-    seeds = read_examples(data.path / "seed.jsonl")
-    worded = template("synthesize", cfg.prompt, current().project, bound=cfg.digests)
-    documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
-    counts = Counter(category_of(e.meta) for e in seeds)
-    earlier = {prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
-    with connect(cfg.teacher, role="teacher", knowledge=seeds, **_surroundings(cfg)) as teacher:
-        ledger = work(
-            cfg,
-            teacher,
-            Material(seeds, documents, earlier, firewall(guard.path, [*seeds, *documents]), worded),
-            quota=quota(cfg, counts, _main_rows(dev) if dev else None, cfg.metric, cfg.targeted),
-            round=cfg.round,
-            out=out,
-            progress=current().progress,
-        )
-        facts = {"round": cfg.round, "teacher": provenance.account(teacher, worded.digest, ledger)}
-    return Dataset(out, ledger=ledger, facts=facts)
+    given = Material.read(data.path, [d.path for d in previous], guard.path)
+    given.near, given.replies = cfg.near, "cache/calls" if current().cache else ""
+    files = partial(template, project=current().project, bound=cfg.digests)
+    given.template = files("synthesize", cfg.prompt, also=requests.aimed(cfg))
+    lower = better(cfg.metric) == "lower"
+    known = quota.measure(data.path, _main_rows(dev), cfg, cfg.metric, lower=lower) if dev and cfg.targeted else None
+    with ExitStack() as services:
+        open_service = partial(connect, knowledge=given.seeds, **_surroundings(cfg))
+        models = {"teacher": services.enter_context(open_service(cfg.teacher, role="teacher"))}
+        if cfg.faithful and cfg.judge:
+            models["judge"] = services.enter_context(open_service(cfg.judge, role="judge"))
+            worded = files("faithful", cfg.faithful.prompt)
+            given.faithful = faithful.Faithful(models["judge"], cfg.faithful.min_grade, worded)
+        wanted, progress = quota.quota(cfg, given.seeds, given.documents, known), current().progress
+        ledger = work(cfg, models["teacher"], given, quota=wanted, round=cfg.round, out=out, progress=progress)
+        facts = {role: provenance.account(model, given.words(role), ledger) for role, model in models.items()}
+        current().measured["calls"] = {role: dict(model.calls) for role, model in models.items()}
+    return Dataset(out, ledger=ledger, facts={"round": cfg.round, **facts})
 
 
 @stage(revision=1)

@@ -27,7 +27,15 @@ from understudy.config.evals import (
     PromptsConfig,
     ScoreConfig,
 )
-from understudy.config.models import BaseConfig, PackConfig, Price, ServiceConfig, SynthesizeConfig, TrainConfig
+from understudy.config.models import (
+    BaseConfig,
+    FaithfulConfig,
+    PackConfig,
+    Price,
+    ServiceConfig,
+    SynthesizeConfig,
+    TrainConfig,
+)
 from understudy.config.operation import (
     FailoverConfig,
     NotifyConfig,
@@ -81,6 +89,7 @@ __all__ = [
     "DedupeConfig",
     "EXECUTION",
     "FailoverConfig",
+    "FaithfulConfig",
     "FetchConfig",
     "FieldMap",
     "GateConfig",

@@ -71,6 +71,17 @@ class ServiceConfig(Strict):
         return self
 
 
+class FaithfulConfig(Strict):
+    """A judge reads every row that would be kept; one call a row."""
+
+    by: Literal["judge"] = "judge"
+    """Who grades: the project's `judge`."""
+    min_grade: Annotated[int, Field(ge=1, le=5)] = 4
+    """Rows below this grade (1 to 5) are rejected, with the judge's reason."""
+    prompt: str | None = None
+    """Template of what the judge is asked, a file relative to the project; without it, the one that ships."""
+
+
 class SynthesizeConfig(Strict):
     """How many examples the teacher writes, and how."""
 
@@ -84,11 +95,23 @@ class SynthesizeConfig(Strict):
     seeds_per_call: Annotated[int, Field(ge=1, le=20)] = 4
     """Seed pairs shown in each request."""
     targeted: bool = True
-    """From round 2 on, aim the quota at the categories that failed on dev."""
+    """From round 2 on, aim the quota at what failed on dev."""
+    cells: list[Literal["category", "group", "length"]] = ["category", "group", "length"]
+    """What an aimed quota is divided by: the category, the group of the documents, and the length of the question in
+    terciles of dev's. `[category]` aims by category alone."""
     min_yield: Rate = 0.3
     """Stop when fewer than this share of the first asked rows survive the filters."""
+    faithful: FaithfulConfig | None = None
+    """Have a judge check each row against its document; without it, facts and numbers are checked alone."""
     seed: Count = 0
     """Seed of the order in which seeds and documents are shown."""
+
+    @model_validator(mode="after")
+    def _cells(self) -> SynthesizeConfig:
+        if "category" not in self.cells or len(set(self.cells)) < len(self.cells):
+            what = "`cells` names `category`, and `group` and `length` at most once each"
+            raise PydanticCustomError("cfg_range", what, {"key": "cells"})
+        return self
 
 
 class BaseConfig(Strict):

@@ -81,6 +81,10 @@ class Config(Strict):
         if self.score.verdicts > 1 and self.judge and not self.judge.temperature:
             what = "`score.verdicts` above 1 needs `judge.temperature` above 0: a greedy judge only repeats itself"
             raise PydanticCustomError("cfg_missing", what, {"key": "judge temperature"})
+        if self.synthesize.faithful and not self.judge:
+            raise PydanticCustomError(
+                "cfg_missing", "`synthesize.faithful` needs a `judge`", {"key": "synthesize faithful"}
+            )
         if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
             raise PydanticCustomError("cfg_missing", "`loop.rounds` above 1 needs a `teacher`", {"key": "loop rounds"})
         if self.loop.budget is not None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from understudy.config.bias import BiasPrompts, BiasRules
+from understudy.config.data import DedupeConfig
 from understudy.config.evals import AnswerConfig, GateConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import ServiceConfig, SynthesizeConfig
 from understudy.config.operation import RegisterConfig
@@ -27,6 +28,10 @@ class SynthesizeStep(SynthesizeConfig, Paid):
     """Settings of one round's synthesis."""
 
     teacher: ServiceConfig
+    judge: ServiceConfig | None = None
+    """Only where `faithful` asks it."""
+    near: DedupeConfig = DedupeConfig()
+    """The project's `dedupe`: how near duplicates of earlier rows are told."""
     round: Positive = 1
     metric: str = "coverage"
     digests: dict[str, str] = {}

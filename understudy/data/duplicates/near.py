@@ -101,10 +101,20 @@ class Traits:
 
 
 class Finder:
-    """Pairs of near duplicates, and from them who goes. `read` gives the record at a place in the file."""
+    """Pairs of near duplicates, and from them who goes. `read` gives the record at a place in the file.
 
-    def __init__(self, cfg: DedupeConfig, shingled: Shingled, traits: Traits, read: Callable[[int], Record]) -> None:
-        self.cfg, self.shingled, self.traits, self.read = cfg, shingled, traits, read
+    `apart` says of two examples that they are distinct however alike their texts are.
+    """
+
+    def __init__(
+        self,
+        cfg: DedupeConfig,
+        shingled: Shingled,
+        traits: Traits,
+        read: Callable[[int], Record],
+        apart: Callable[[int, int], bool] | None = None,
+    ) -> None:
+        self.cfg, self.shingled, self.traits, self.read, self.apart = cfg, shingled, traits, read, apart
         self.place = {row: i for i, row in enumerate(shingled.rows.tolist())}
         self.similarities: dict[tuple[int, int], float] = {}
         self._exchange = lru_cache(10_000)(lambda row: Exchange.of(_example(read(row))))
@@ -182,6 +192,8 @@ class Finder:
         return float(jaccard(self.shingled.sets, np.array([ours]), np.array([theirs]))[0])
 
     def _same_exchange(self, one: int, other: int) -> bool:
+        if self.apart and self.apart(one, other):
+            return False
         return same_exchange(self.cfg, self._exchange(one), self._exchange(other))
 
 

@@ -2,61 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from itertools import combinations
-from typing import Any
-
 from understudy.config import SynthesizeConfig
 from understudy.data.synthesis.batch import Batch
-from understudy.data.synthesis.texts import normalised
+from understudy.data.synthesis.diversity import diversity
 from understudy.errors import DataError
 
 MIN_DIVERSITY = 0.2
 """Mean share of word triples that two replies do not have in common; below it the teacher repeats itself."""
-COMPARED = 40
-"""Replies compared for diversity: 780 pairs."""
+SHOWN = 100
+"""Characters of an example in a diagnosis."""
 
 
-def check_health(cfg: SynthesizeConfig, batch: Batch, sent: int, provider: str) -> None:
-    """Stop early when the teacher repeats itself or most of its rows are of no use."""
-    diversity = _diversity(batch.replies)
-    if diversity < MIN_DIVERSITY:
+def check_health(cfg: SynthesizeConfig, batch: Batch, sent: int, provider: str, replies: str = "") -> None:
+    """Stop early when the teacher repeats itself or most of its rows are of no use.
+
+    Raises DataError SYNTH_COLLAPSE with the diversity, SYNTH_YIELD with the commonest reason, an example of it and
+    where the replies lie.
+    """
+    found = diversity(batch.replies)
+    if found < MIN_DIVERSITY:
         raise DataError(
             "SYNTH_COLLAPSE",
             "synthesize",
-            f"the replies are near-identical: diversity {diversity:.3f} (at least {MIN_DIVERSITY} is needed) over "
+            f"the replies are near-identical: diversity {found:.3f} (at least {MIN_DIVERSITY} is needed) over "
             f"{len(batch.replies)} replies",
             "raise teacher.temperature, or use another teacher",
         )
-    useful = len(batch.kept) + batch.ledger.rejected.get("over_quota", 0)
+    useful = batch.useful()
     # Rows of earlier rounds say that the documents are used up, not that the teacher is bad.
     asked = sent * cfg.rows_per_call - batch.repeated
     if useful < cfg.min_yield * asked:
-        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(batch.ledger.rejected.items()))
-        raise DataError(
-            "SYNTH_YIELD",
-            "synthesize",
-            f"{useful} of the first {asked} asked rows are usable, under min_yield {cfg.min_yield:g} "
-            f"(rejected: {counts or 'none'}; empty replies: {batch.ledger.notes.get('empty_replies', 0)})",
+        what = f"{useful} of the first {asked} asked rows are usable, under min_yield {cfg.min_yield:g}"
+        where = f"; the replies lie in {replies}" if replies else ""
+        fix = (
             "the simulated teacher knows little but its example's sentences (docs/simulated-service.md); use a real one"
             if provider == "simulated"
-            else "look at the teacher's replies in cache/, or use another teacher",
+            else "mend the template (synthesize.prompt), or use another teacher"
         )
+        raise DataError("SYNTH_YIELD", "synthesize", f"{what}; {diagnosis(batch)}{where}", fix)
 
 
-def triples(rows: list[Any]) -> frozenset[str]:
-    """The word triples of a reply's questions and answers."""
-    words = normalised(json.dumps([_texts(r) for r in rows], ensure_ascii=False)).split()
-    return frozenset(" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2)))
-
-
-def _texts(row: Any) -> list[str]:
-    return [str(row.get("question")), str(row.get("answer"))] if isinstance(row, dict) else [str(row)]
-
-
-def _diversity(replies: list[frozenset[str]]) -> float:
-    """1 - mean Jaccard similarity of the replies' word triples, pair by pair; 1.0 for fewer than three replies."""
-    if len(replies) < 3:
-        return 1.0
-    similar = [len(a & b) / len(a | b) for a, b in combinations(replies, 2)]
-    return 1.0 - sum(similar) / len(similar)
+def diagnosis(batch: Batch) -> str:
+    """Why rows were rejected, the commonest reason first, with an example of it."""
+    rejected = sorted(batch.ledger.rejected.items(), key=lambda item: (-item[1], item[0]))
+    counts = ", ".join(f"{reason} {count}" for reason, count in rejected) or "none"
+    said = f"rejected: {counts}; empty replies: {batch.ledger.notes.get('empty_replies', 0)}"
+    first = next((r for r in batch.rejects if rejected and r["reason"] == rejected[0][0]), None)
+    return f"{said}; e.g. {first['where']}: {first['reason']}, {first['detail'][:SHOWN]!r}" if first else said

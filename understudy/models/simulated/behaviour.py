@@ -14,6 +14,7 @@ from understudy.models.simulated.teacher import Task, synthesize
 
 SEEDS, DOCUMENT = "SEED EXAMPLES (JSON):", "DOCUMENT (JSON):"
 CATEGORY, HOW_MANY, VARIANT = "CATEGORY (JSON):", "HOW MANY (JSON):", "VARIANT (JSON):"
+LENGTH = "LENGTH OF A QUESTION (JSON):"
 QUESTION, REFERENCE, ANSWER = "QUESTION (JSON):", "REFERENCE (JSON):", "ANSWER (JSON):"
 RUBRICS, CONTEXT = "RUBRICS (JSON):", "CONTEXT (JSON):"
 
@@ -48,7 +49,8 @@ def _blocks(request: Request) -> dict[str, Any]:
 def _role(blocks: dict[str, Any]) -> str:
     if {SEEDS, DOCUMENT} <= blocks.keys():
         return "teacher"
-    return "judge" if {QUESTION, REFERENCE, ANSWER} <= blocks.keys() else "service"
+    judged = {QUESTION, ANSWER} <= blocks.keys() and not blocks.keys().isdisjoint((REFERENCE, CONTEXT))
+    return "judge" if judged else "service"
 
 
 class Behaviour:
@@ -63,9 +65,9 @@ class Behaviour:
         role = _role(blocks)
         if role == "teacher":
             reply = synthesize(_task(blocks), request_hash=request.hash, seed=self._seed, wrong_rate=self._wrong_rate)
-        elif role == "judge" and RUBRICS in blocks:
+        elif role == "judge" and (RUBRICS in blocks or REFERENCE not in blocks):
             given = (_text(blocks.get(label) or "") for label in (QUESTION, CONTEXT, REFERENCE, ANSWER))
-            reply = grades([str(r) for r in blocks[RUBRICS]], *given)
+            reply = grades([str(r) for r in blocks.get(RUBRICS, ["faithfulness"])], *given)
         elif role == "judge":
             jitter = int(digest([self._seed, request.hash, "jitter"], 8), 16) / 2**31 - 1
             texts = (_text(blocks[label]) for label in (QUESTION, REFERENCE, ANSWER))
@@ -84,7 +86,14 @@ def _task(blocks: dict[str, Any]) -> Task:
         category=category if isinstance(category, str) else None,
         how_many=max(0, min(50, how_many)) if type(how_many) is int else 1,
         variant=abs(variant) if type(variant) is int else 0,
+        length=_length(blocks.get(LENGTH)),
     )
+
+
+def _length(block: Any) -> tuple[int, int] | None:
+    """Fewest and most characters of a question."""
+    least, most = (block.get("least"), block.get("most")) if isinstance(block, dict) else (None, None)
+    return (least, most) if isinstance(least, int) and isinstance(most, int) else None
 
 
 def _text(value: Any) -> str:

@@ -36,6 +36,8 @@ class Task:
     category: str | None
     how_many: int
     variant: int
+    length: tuple[int, int] | None = None
+    """Fewest and most characters of a question."""
 
 
 def seed_of(row: dict[str, Any]) -> Seed | None:
@@ -61,14 +63,21 @@ def synthesize(task: Task, *, request_hash: str, seed: int, wrong_rate: float) -
     unique: dict[str, tuple[Lesson, Binding]] = {}
     for lesson, binding in pairs:
         unique.setdefault(lesson.question.fill(binding), (lesson, binding))
-    choices = list(unique.values())
-    first = task.variant * task.how_many
+    choices = _fitting(task, unique)
     rows = []
-    for at in range(min(task.how_many, len(choices))):
-        lesson, binding = choices[(first + at) % len(choices)]
+    for at, (lesson, binding) in enumerate(choices[: task.how_many]):
         wrong = int(digest([seed, request_hash, at, "wrong"], 8), 16) / 2**32 < wrong_rate
         rows.append(_row(lesson, binding, task, wrong))
     return {"examples": rows}
+
+
+def _fitting(task: Task, choices: dict[str, tuple[Lesson, Binding]]) -> list[tuple[Lesson, Binding]]:
+    """What can be said, from the variant's turn on; questions of the asked length first, where there are such."""
+    count = len(choices)
+    first = task.variant * task.how_many
+    turned = [list(choices.items())[(first + at) % count] for at in range(count)]
+    least, most = task.length or (0, 1 << 30)
+    return [said for question, said in sorted(turned, key=lambda one: not least <= len(one[0]) <= most)]
 
 
 @lru_cache(maxsize=512)
