@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-horoscope bench-kills bench-leaks bench-mitigation bench-acceptability docs lock-stages clean
+.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-horoscope bench-intervals bench-kills bench-leaks bench-mitigation bench-acceptability docs lock-stages clean
 
 DEMO ?= demo
 HOROSCOPE ?= demo-horoscope
@@ -147,6 +147,9 @@ bench-leaks: setup  ## planted leaks missed and natural rows removed, by n-gram;
 
 bench-acceptability: setup  ## learn and measure the acceptability scorer on DATA; writes its weights, card and tables
 	"$(PY)" -m benchmarks.acceptability --data "$(DATA)"
+
+bench-intervals: setup  ## do the intervals hold, with errors of the judge and early stopping; writes benchmarks/results/intervals.json
+	"$(PY)" -m benchmarks.intervals $(ARGS)
 
 bench-kills: setup  ## kill -9 and Ctrl-C in every step; writes benchmarks/results/kills.json
 	"$(PY)" -m benchmarks.kills

@@ -52,6 +52,7 @@ def test_an_answer_may_be_named_by_its_digest(tmp_path: Path) -> None:
         ("id,sample,covered,precision\nq1,0,yes,nan\n", "LABELS_SHAPE", 2),
         ("id,sample,covered\nq1,0,yes\nq1,\x00,no\n", "LABELS_SHAPE", 3),
         ('id,sample,covered\nq1,0,yes\n"q2,0,no\n', "LABELS_SHAPE", 3),
+        ('id,sample,covered\n"q1"x,0,yes\n', "LABELS_SHAPE", 2),
         ("id,sample,covered\nq1,0,yes\nq2,0,no\nq1,0,no\n", "LABELS_TWICE", 4),
         ("id,sample,covered,labeller\nq1,0,yes,ann\nq1,0,yes,ann\n", "LABELS_TWICE", 3),
     ],

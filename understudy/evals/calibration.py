@@ -130,8 +130,7 @@ def corrected(
     judged = rate(values, confidence, samples)
     if design == "same":
         good, bad = of.both + of.judge_only, of.person_only + of.neither
-        yes = _share(of.both, good, confidence) if good else Interval(0.5, 0.0, 1.0, 0)
-        no = _share(of.person_only, bad, confidence) if bad else Interval(0.5, 0.0, 1.0, 0)
+        yes, no = _open_share(of.both, good, confidence), _open_share(of.person_only, bad, confidence)
         value, low, high = double_sampling(_arrays(judged), _arrays(yes), _arrays(no))
         return _interval(value, low, high, judged.n)
     right, wrong = sensitivity(of, confidence), specificity(of, confidence)
@@ -245,6 +244,13 @@ def _share(part: float, whole: float, confidence: float, kind: str = "") -> Inte
     low, high = exact.jeffreys(part, whole, confidence)
     value = part / whole
     return Interval(value, min(value, float(low[0])), max(value, float(high[0])), round(whole))
+
+
+def _open_share(part: float, whole: float, confidence: float) -> Interval:
+    """Wilson's interval, since Jeffreys' would promote 3 % where 2.5 % is stated; all of 0..1 without a label."""
+    if whole <= 0:
+        return Interval(0.5, 0.0, 1.0, 0)
+    return Interval(part / whole, *stats.wilson_ends(part / whole, whole, confidence), round(whole))
 
 
 def _arrays(of: Interval) -> Three:

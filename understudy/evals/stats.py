@@ -38,11 +38,16 @@ class Interval:
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """Wilson score interval of a rate. `successes` may be fractional (an item's share over its samples)."""
     _some(n)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     rate = successes / n
+    return Interval(rate, *wilson_ends(rate, n, confidence), n)
+
+
+def wilson_ends(rate: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Both ends, around `rate`; `n` may be fractional."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(max(0.0, rate * (1 - rate) / n + z * z / (4 * n * n)))
-    return Interval(rate, min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half)), n)
+    return min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half))
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
