@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-horoscope bench-intervals bench-kills bench-leaks bench-mitigation bench-acceptability docs lock-stages clean
+.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-horoscope bench-intervals bench-kills bench-leaks bench-mitigation bench-acceptability bench-synthesis docs lock-stages clean
 
 DEMO ?= demo
 HOROSCOPE ?= demo-horoscope
@@ -150,6 +150,8 @@ bench-acceptability: setup  ## learn and measure the acceptability scorer on DAT
 
 bench-intervals: setup  ## do the intervals hold, with errors of the judge and early stopping; writes benchmarks/results/intervals.json
 	"$(PY)" -m benchmarks.intervals $(ARGS)
+bench-synthesis: setup  ## replay real rows of DATA through synthesis; writes benchmarks/results/synthesis.json
+	"$(PY)" -m benchmarks.synthesis --data "$(DATA)"
 
 bench-kills: setup  ## kill -9 and Ctrl-C in every step; writes benchmarks/results/kills.json
 	"$(PY)" -m benchmarks.kills

@@ -20,6 +20,7 @@ PAGES = (
     "docs/drift.md",
     "docs/near-duplicates.md",
     "docs/leaks-and-ledger.md",
+    "docs/synthesis.md",
     "docs/web-source.md",
     "examples/horoscope/README.md",
 )

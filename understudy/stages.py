@@ -133,7 +133,7 @@ def guard(cfg: c.SplitConfig, coverage: Corpus, out: Path) -> Guard:
     return Guard(out, facts={"units": protect(cfg, coverage.path / "rows.jsonl", out)})
 
 
-@stage(revision=4, needs=Needs(retries=1))
+@stage(revision=5, needs=Needs(retries=1))
 def synthesize(
     cfg: c.SynthesizeStep, data: Dataset, guard: Guard, previous: list[Dataset], dev: Scores | None, out: Path
 ) -> Dataset:

@@ -1,7 +1,8 @@
 """Near duplicates among synthetic rows: those of earlier rounds, of this one, and the seeds.
 
-As in `data.duplicates`: what many rows have in common is their template and counts for nothing. Beside that, rows whose
-names differ are no duplicates, since a template with one new name is what a templated task consists of.
+Prompts are compared as in `data.duplicates`: what many have in common is their template and counts for nothing. Beside
+that, rows whose names differ are no duplicates, since a template with one new name is what a templated task consists
+of; nor are rows whose answers differ, since a changed word may be what turns the answer.
 """
 
 from __future__ import annotations
@@ -54,19 +55,21 @@ class Known:
 
 
 class _Look:
-    """All rows side by side: their words, and what of them is template."""
+    """The prompts of all rows side by side: their words, and what of them is template."""
 
     def __init__(self, cfg: DedupeConfig, rows: Sequence[Example]) -> None:
         import numpy as np
 
         self.cfg, self.rows = cfg, rows
-        found, scripts = words_and_scripts([text_of(e) for e in rows])
+        self.prompts = [Example(e.id, e.prompt) for e in rows]
+        self.answers = [frozenset(_WORD.findall((e.answer or "").casefold())) for e in rows]
+        found, scripts = words_and_scripts([text_of(e) for e in self.prompts])
         self.words = Grams(found.hashes >> np.uint64(32), found.bounds)
         self.traits = Traits(whole(found), found.counts.astype(np.int32), scripts, np.ones(len(rows), np.bool_))
 
     def own_parts(self) -> dict[int, Match]:
         """Rows whose own parts are alike, as `dedupe` finds them."""
-        return self._find(self._template(boilerplate_runs(self.words)), self._other_names)
+        return self._find(self._template(boilerplate_runs(self.words)), self._apart)
 
     def whole_texts(self) -> dict[int, Match]:
         """Rows that are alike with their template, and in the few words of their own: too few for `own_parts`."""
@@ -81,7 +84,7 @@ class _Look:
 
         def apart(a: int, b: int) -> bool:
             fewer = min(len(own[a]), len(own[b]))
-            return len(own[a] & own[b]) < OWN * fewer or self._other_names(a, b)
+            return len(own[a] & own[b]) < OWN * fewer or self._apart(a, b)
 
         return self._find(np.zeros_like(template), apart)
 
@@ -93,15 +96,17 @@ class _Look:
             counter.add(grams.shingles[ends[0] : ends[1]])
         return counter.above(self.cfg.boilerplate_rows)
 
-    def _other_names(self, a: int, b: int) -> bool:
-        return differ(self.rows[a], self.rows[b])
+    def _apart(self, a: int, b: int) -> bool:
+        """Whether the answers say different things, or the rows name different ones."""
+        ours, theirs = self.answers[a], self.answers[b]
+        return len(ours & theirs) < self.cfg.similarity * len(ours | theirs) or differ(self.rows[a], self.rows[b])
 
     def _find(self, template: NDArray[np.bool_], apart: Callable[[int, int], bool]) -> dict[int, Match]:
         import numpy as np
 
         places = np.arange(len(self.rows))
         shingled = shingle(self.cfg, self.words, places, template)
-        return Finder(self.cfg, shingled, self.traits, self.rows.__getitem__, apart).find(places)
+        return Finder(self.cfg, shingled, self.traits, self.prompts.__getitem__, apart).find(places)
 
 
 def differ(one: Example, other: Example) -> bool:

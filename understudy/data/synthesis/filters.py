@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 from understudy.core.records import Document, Example
@@ -21,7 +22,7 @@ Problem = tuple[str, str]
 """Reason and detail of a reject."""
 
 ECHO = 0.8
-"""Share of word triples from which on an answer repeats the other text, and that text is all of the answer."""
+"""An answer repeats a text when one run of words makes this share of both; one that sorts a list has shorter runs."""
 ECHO_WORDS = 8
 """A question of fewer words is in an answer easily, and rightly."""
 ECHO_DOCUMENT_WORDS = 40
@@ -103,10 +104,12 @@ def wording(question: str, answer: str, document: str) -> Problem | None:
 
 
 def _repeats(answer: list[str], other: list[str]) -> bool:
-    """Whether nearly all of the other text is in the answer, and little else."""
+    """Whether nearly all of the other text is in the answer as it stands, and little else."""
+    longer = max(len(answer), len(other))
     ours, theirs = triples(answer), triples(other)
-    both = len(ours & theirs)
-    return both >= ECHO * len(theirs) and both >= ECHO * len(ours)
+    if len(ours & theirs) < ECHO * max(len(ours), len(theirs)):  # saves the search in nearly all cases
+        return False
+    return SequenceMatcher(None, answer, other, autojunk=False).find_longest_match().size >= ECHO * longer
 
 
 def faults(question: str, answer: str, facts: Sequence[str], document: str) -> Problem | None:

@@ -14,8 +14,8 @@ COMMON = 100
 """The commonest words of a language make up about half of any text in it (Zipf's law)."""
 ENOUGH = 1_000
 """Words from which on the commonest ones are known."""
-LONG = 15
-"""Words of a text from which on it must have some of the common ones."""
+LONG = 12
+"""Words of a text from which on it must have some of the common ones; a word with a capital does not count."""
 LEAST = 0.08
 """Share of common words below which a text is in another language; a related language shares about that many."""
 STRANGE = 0.5
@@ -39,7 +39,7 @@ class Language:
         strange = sum(count for script, count in scripts.items() if script not in self.scripts)
         if self.scripts and strange > STRANGE * scripts.total():
             return f"{strange} of {scripts.total()} letters are {scripts.most_common(1)[0][0]}: {text[:60]}"
-        words = _words(text)
+        words = [w for w in _WORD.findall(text) if w.islower()]
         known = sum(w in self.common for w in words)
         if self.common and len(words) >= LONG and known < LEAST * len(words):
             return f"{known} of {len(words)} words are common in the seeds and documents: {text[:60]}"
