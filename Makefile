@@ -150,6 +150,7 @@ bench-acceptability: setup  ## learn and measure the acceptability scorer on DAT
 
 bench-intervals: setup  ## do the intervals hold, with errors of the judge and early stopping; writes benchmarks/results/intervals.json
 	"$(PY)" -m benchmarks.intervals $(ARGS)
+
 bench-synthesis: setup  ## replay real rows of DATA through synthesis; writes benchmarks/results/synthesis.json
 	"$(PY)" -m benchmarks.synthesis --data "$(DATA)"
 
