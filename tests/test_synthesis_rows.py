@@ -148,6 +148,21 @@ def test_a_copy_within_one_look_goes_too_and_the_first_stays() -> None:
     assert {i: kept_row for i, (kept_row, _) in found.items()} == {2: "m-Anna-0"}
 
 
+def test_one_changed_word_that_turns_the_answer_makes_another_row() -> None:
+    review = (
+        "is this review of a small family hotel by the sea positive or negative: the rooms were {} and we would come"
+    )
+    rows = [
+        Example(word, [{"role": "user", "content": review.format(word)}, {"role": "assistant", "content": answer}], {})
+        for word, answer in (
+            ("clean", "It is positive."),
+            ("filthy", "Negative, clearly."),
+            ("spotless", "It is positive."),
+        )
+    ]
+    assert {i: kept_row for i, (kept_row, _) in Known(DedupeConfig(), [], []).near(rows).items()} == {2: "clean"}
+
+
 def test_a_name_that_only_one_row_has_makes_no_other_row() -> None:
     one, other = mail("Anna", "Bergen"), mail("Anna", "Bergen", 1)
     other.messages[1]["content"] += " Best wishes, Martha"
@@ -195,6 +210,8 @@ def test_another_alphabet_and_another_languages_little_words_are_told() -> None:
     language = Language(ENGLISH, PROSE)
     assert "CYRILLIC" in language.odd(RUSSIAN) and "common" in language.odd(GERMAN)
     assert not language.odd("Who teaches the course on Чехов in the hall?"), "a foreign name is no other language"
+    names = ", ".join(f"Skylar{i}" for i in range(40))
+    assert not language.odd(f"Please sort these names as male, female or neutral: {names}")
     assert not language.odd("Who is it that holds the course of the year, and where do all of the students go then?")
     assert not Language(ENGLISH).odd(GERMAN), "too little text to know the language by"
     assert not Language([RUSSIAN, *ENGLISH], PROSE).odd(RUSSIAN)
@@ -221,6 +238,8 @@ DOCUMENT = Document("d", " ".join(f"Sentence {i} says that thing {i} is in hall 
         ("Who?", "I'm not able to help with that.", "refusal"),
         ("Is it red or is it blue, and which of both is more common?", "It is red.", None),
         ("Where?", DOCUMENT.text[:200], None),
+        ("Sort into two kinds:\na tall oak tree\na red rose bush\nan old fir tree\na white lily bed",
+         "Trees:\na tall oak tree\nan old fir tree\n\nFlowers:\na red rose bush\na white lily bed", None),
     ],
 )  # fmt: skip
 def test_what_says_nothing_of_its_own_is_told_by_its_wording(question: str, answer: str, reason: str | None) -> None:
