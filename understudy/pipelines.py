@@ -6,6 +6,7 @@ round k failed on dev. A round whose predecessor met the target is skipped when 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,16 +114,18 @@ class Lifecycle:
         settings = self._answers("candidate", shots=False, grid=True)
         answers = s.answer.step(settings, name="answer-dev-decoding", model=candidate, data=self.dev)
         grades = self._grades("candidate")
-        return s.score.step(grades, name="score-dev-decoding", answers=answers, data=self.dev)
+        return s.score.step(grades, name="score-dev-decoding", answers=answers, data=self.dev, previous=None)
 
     def round(self, number: int, rounds: list[Round], *, targeted: bool = True) -> Round:
         """One round: write, pack, train, answer and score on dev."""
         arm = str(number) if targeted else "untargeted"
         before = rounds[number - 2] if number > 1 else None
-        met = before.scores if before and self.config.loop.target < 1.0 else None
+        loop = self.config.loop
+        may_stop = loop.target < 1.0 or loop.min_gain is not None or loop.budget is not None
+        judged = before.scores if before and may_stop else None
 
         def skipped(alias: Step | None) -> SkipIf | None:
-            return SkipIf(met, "target_met", True, alias) if met and alias else None
+            return SkipIf(judged, "stop_rounds", True, alias) if judged and alias else None
 
         extra: list[Step] = [r.data for r in rounds[: number - 1] if self.config.teacher]
         data = self.data
@@ -142,7 +145,8 @@ class Lifecycle:
         answers = s.answer.step(
             self._answers("candidate", shots=False), name=f"answer-dev-{arm}", model=checkpoint, data=self.data
         )
-        scores = self._score("candidate", answers, round_number=number, arm=arm)
+        previous = before.scores if before and targeted else None
+        scores = self._score("candidate", answers, round_number=number, arm=arm, previous=previous)
         return Round(data, packed, checkpoint, scores)
 
     def _pack(self, arm: str, extra: list[Step], skip: SkipIf | None) -> Step:
@@ -167,6 +171,7 @@ class Lifecycle:
             teacher = teacher.model_copy(update={"wrong_rate": 0.5})
         settings = self.config.synthesize.model_dump()
         settings["targeted"] = targeted and self.config.synthesize.targeted
+        settings["rows"] = max(1, round(settings["rows"] * self.config.loop.grow ** (number - 1)))
         return c.SynthesizeStep(
             **settings,
             teacher=teacher,
@@ -194,12 +199,21 @@ class Lifecycle:
         }
         return c.ScoreStep(
             **settings, who=who, round=round_number, judge=self.config.judge, metric=self.metric,
-            target=self.config.loop.target, budget=self.config.loop.budget,
+            target=self.config.loop.target, budget=self.config.loop.budget, grow=self.config.loop.grow,
+            min_gain=self.config.loop.min_gain, decides=self._compared(),
             digests={k: v for k, v in _of(self.bound.sources, "prompts").items() if k == "judge"},
         )  # fmt: skip
 
-    def _score(self, who: str, answers: Step, *, round_number: int, arm: str = "base") -> Step:
-        return s.score.step(self._grades(who, round_number), name=f"score-dev-{arm}", answers=answers, data=self.data)
+    def _compared(self) -> int:
+        """Models that are judged on held, and once more for the service's answers."""
+        has = (self.config.coverage and self.config.answer.shots, self.bound.champion)
+        return 2 + sum(map(bool, has)) + 2 * bool(self.config.service)
+
+    def _score(
+        self, who: str, answers: Step, *, round_number: int, arm: str = "base", previous: Step | None = None
+    ) -> Step:
+        grades = self._grades(who, round_number)
+        return s.score.step(grades, name=f"score-dev-{arm}", answers=answers, data=self.data, previous=previous)
 
     def _held(self, who: str, model: Step, *, choice: Step | None = None) -> Step:
         """Held answers and their scores; `choice` are the dev scores that pick the few-shot setting."""
@@ -260,6 +274,30 @@ class Lifecycle:
         release = self._register(verdict, candidate, [r.data for r in rounds] if self.config.teacher else [])
         shown = [*arms, *held.values(), *([bias] if bias else []), verdict, release]
         return Plan.of(self.config.name, [*arms, release, self._report(shown)])
+
+    def curve(self, sizes: Sequence[int]) -> Plan:
+        """The base trained on growing parts of all rounds' rows, and the page of their dev scores."""
+        self.prepare()
+        self.baselines()
+        rounds: list[Round] = []
+        for number in range(1, (self.config.loop.rounds if self.config.teacher else 1) + 1):
+            rounds.append(self.round(number, rounds))
+        extra = [r.data for r in rounds] if self.config.teacher else []
+        packs, scores = [], []
+        for size in sizes:
+            part = s.subset.step(c.SubsetStep(rows=size), name=f"subset-{size}", data=self.data, extra=extra)
+            packed = s.pack.step(self.config.pack, name=f"pack-rows-{size}", base=self.base, data=part, extra=[])
+            trained = self._train(f"rows-{size}", packed, None)
+            settings = self._answers("candidate", shots=False)
+            answers = s.answer.step(settings, name=f"answer-dev-rows-{size}", model=trained, data=self.data)
+            packs.append(packed)
+            scores.append(self._score("candidate", answers, round_number=0, arm=f"rows-{size}"))
+        target = self.config.loop.target
+        about = c.CurveStep(
+            project=self.config.name, metric=self.metric, target=target if target < 1.0 else None,
+            simulated=bool(self._simulated()),
+        )  # fmt: skip
+        return Plan.of(self.config.name, [s.curve.step(about, packed=packs, scores=scores, shots=self.shots)])
 
     def _plain_round(self) -> Round:
         """Without a coverage set: one training on the collected examples."""
@@ -383,6 +421,14 @@ class Lifecycle:
 def _of(digests: dict[str, str], prefix: str) -> dict[str, str]:
     """The digests of one group of sources; keys are `<group>:<source>`."""
     return {key.split(":", 1)[1]: value for key, value in digests.items() if key.startswith(f"{prefix}:")}
+
+
+def curve(config: c.Config, bound: Bound, sizes: Sequence[int]) -> Plan:
+    """Coverage by rows: what `understudy curve` carries out. Raises ConfigError CURVE_NO_DEV without a coverage set."""
+    if not config.coverage:
+        what, fix = "there is no coverage set, hence no dev", "give `coverage`"
+        raise ConfigError("CURVE_NO_DEV", "curve", what, fix)
+    return Lifecycle(config, bound).curve(sizes)
 
 
 def lifecycle(config: c.Config, bound: Bound, control: str | None = None) -> Plan:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from understudy import config as c
-from understudy import provenance
+from understudy import provenance, spending
 from understudy.core.artifact import (
     Answers,
     Artifact,
@@ -174,6 +174,34 @@ def sabotage(cfg: c.ControlStep, data: Dataset, extra: list[Dataset], out: Path)
 
 
 @stage(revision=1)
+def subset(cfg: c.SubsetStep, data: Dataset, extra: list[Dataset], out: Path) -> Dataset:
+    """Some of the training rows, for one point of the curve."""
+    from understudy.data.subset import subset as work
+
+    return Dataset(out, ledger=work(cfg.rows, _training(data, extra), out))
+
+
+@stage(revision=1)
+def curve(cfg: c.CurveStep, packed: list[Packed], scores: list[Scores], shots: Scores | None, out: Path) -> Report:
+    """The metric on dev by rows, as a page and as data."""
+    from understudy.evals.curve import Curve, render
+    from understudy.evals.score import best_setting, load_summary, main_setting
+
+    points = [
+        {"rows": int(p.facts["train"]["examples"]), **load_summary(s.path)[main_setting(s.path)][cfg.metric]}
+        for p, s in zip(packed, scores, strict=True)
+    ]
+    levels = {"target": cfg.target} if cfg.target is not None else {}
+    if shots:
+        best = best_setting(shots.path, cfg.metric, prefix="k=")
+        levels[f"base with {best.removeprefix('k=')} examples shown"] = load_summary(shots.path)[best][cfg.metric][
+            "value"
+        ]
+    render(Curve(cfg.project, cfg.metric, points, levels, cfg.simulated), out)
+    return Report(out, measured_files=("curve.html",))
+
+
+@stage(revision=1)
 def base(cfg: c.BaseConfig, out: Path) -> Base:
     """Take in the base model's files."""
     from understudy.models.base_files import take_in
@@ -247,11 +275,13 @@ def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answ
     return _ask(cfg, data, read_examples(held.path / "held.jsonl"), out)
 
 
-@stage(revision=2, needs=Needs(retries=1))
-def score(cfg: c.ScoreStep, answers: Answers, data: Dataset, out: Path) -> Scores:
-    """Grade the answers to the dev prompts."""
+@stage(revision=3, needs=Needs(retries=1))
+def score(cfg: c.ScoreStep, answers: Answers, data: Dataset, previous: Scores | None, out: Path) -> Scores:
+    """Grade the answers to the dev prompts; after a round, say whether another one is worth it."""
     may_stop = cfg.early_stop and cfg.target < 1.0 and cfg.metric == "coverage" and cfg.round > 0
-    return _score(cfg, answers, read_examples(data.path / "dev.jsonl"), out, cfg.target if may_stop else None)
+    scores = _score(cfg, answers, read_examples(data.path / "dev.jsonl"), out, cfg.target if may_stop else None)
+    scores.facts |= _outlook(cfg, data, previous, out) if cfg.round > 0 else {}
+    return scores
 
 
 @stage(revision=2, needs=Needs(retries=1))
@@ -402,7 +432,7 @@ def _surroundings(cfg: c.Paid) -> Surroundings:
     from understudy.models.account import Account
 
     context = current()
-    account = Account(context.run / "spending.jsonl", cfg.budget) if context.run else None
+    account = Account(context.run / spending.FILE, cfg.budget) if context.run else None
     return {"cache": context.cache / "calls" if context.cache else None, "account": account}
 
 
@@ -474,7 +504,6 @@ def _score(
     cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Path, stop_at: float | None = None
 ) -> Scores:
     from understudy.evals.judge import Worded
-    from understudy.evals.score import load_summary, main_setting
     from understudy.evals.score import score as work
     from understudy.models.connect import connect
     from understudy.promptfiles import template
@@ -489,8 +518,19 @@ def _score(
             facts = {"judge": provenance.account(judge, worded.digest, ledger)}
     else:
         ledger = work(cfg, answers.path, examples, out, project=current().project, progress=current().progress)
+    return Scores(out, ledger=ledger, facts=facts)
+
+
+def _outlook(cfg: c.ScoreStep, data: Dataset, previous: Scores | None, out: Path) -> dict[str, object]:
+    """What this round gained, and why another one is not worth it, if so."""
+    from understudy.evals import rounds
+    from understudy.evals.score import load_summary, main_setting
+
     found = load_summary(out)[main_setting(out)].get(cfg.metric)
-    return Scores(out, ledger=ledger, facts=facts | {"target_met": found is not None and found["low"] >= cfg.target})
+    gained = rounds.gain(out, previous.path, cfg.metric, cfg.confidence) if found and previous else None
+    left = spending.money(cfg, data, found["n"] if found else 0, current())
+    reason = rounds.verdict(cfg, found and found["low"], gained, left)
+    return {"gain": gained.to_json() if gained else None, "stop": reason, "stop_rounds": bool(reason)}
 
 
 def _ledger(data: Dataset) -> dict[str, object]:

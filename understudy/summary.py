@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,15 @@ class RoundRow(BaseModel):
     rows: int
     """Examples that the round trained on, all earlier rounds' included."""
     skipped: bool = False
+    gain: IntervalRow | None = None
+    """What the gate's metric gained on dev over the round before, paired; above 0 is better."""
+    gain_per_1000_rows: float | None = None
+    """The gain by the rows that the round added, times 1,000."""
+    cost: float | None = None
+    """Money that teacher and judge took for the round; null where no model has a price."""
+    gain_per_money: float | None = None
+    stop: str = ""
+    """Why the rounds after it were skipped: `target`, `gain` or `budget`."""
     dev: dict[str, IntervalRow]
 
 
@@ -135,7 +144,31 @@ def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
                 dev={k: IntervalRow(**v) for k, v in dev.items() if k != "by_category"},
             )
         )
-    return sorted(rows, key=lambda r: (r.arm != "targeted", r.arm, r.round))
+    rows.sort(key=lambda r: (r.arm != "targeted", r.arm, r.round))
+    return [_valued(row, rows, by_name) for row in rows]
+
+
+def _valued(row: RoundRow, rows: Sequence[RoundRow], by_name: Mapping[str, Artifact]) -> RoundRow:
+    """The round with what it gained, by its rows and its money."""
+    arm = str(row.round) if row.arm == "targeted" else row.arm
+    scores, written = by_name.get(f"score-dev-{arm}"), by_name.get(f"synthesize-{arm}")
+    if not scores or row.skipped:
+        return row
+    calls = [a.measured["calls"] for a in (scores, written) if a and isinstance(a.measured.get("calls"), dict)]
+    cost = sum(float(of.get("cost", 0.0)) for of in calls) or None
+    found = scores.facts.get("gain")
+    before = next((r.rows for r in rows if r.arm == "targeted" and r.round == row.round - 1), 0)
+    gain = IntervalRow(**found) if found else None
+    added = row.rows - before
+    return row.model_copy(
+        update={
+            "gain": gain,
+            "gain_per_1000_rows": gain.value / added * 1000 if gain and added > 0 else None,
+            "cost": cost,
+            "gain_per_money": gain.value / cost if gain and cost else None,
+            "stop": str(scores.facts.get("stop", "")),
+        }
+    )
 
 
 def decoding_rows(artifacts: Sequence[Artifact]) -> list[DecodingRow]:

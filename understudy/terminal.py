@@ -12,7 +12,7 @@ from typing import Any
 
 from understudy.core.artifact import Artifact
 from understudy.core.stage import Step
-from understudy.summary import IntervalRow, Summary
+from understudy.summary import IntervalRow, RoundRow, Summary
 
 SHOWN = ("coverage", "exact_facts", "exact", "number", "loss")
 WHO = ("base", "few_shot", "candidate", "champion", "service")
@@ -114,6 +114,26 @@ def _rounds(summary: Summary) -> list[str]:
     for r in rounds:
         label = f"round {r.round}" + ("" if r.arm == "targeted" else f" ({r.arm})") + (" skipped" if r.skipped else "")
         lines.append(f"{label:<22}{r.rows:>6}  " + "".join(f"{interval(r.dev.get(m)):<26}" for m in metrics).rstrip())
+    lines += [line for r in rounds for line in _gained(r, summary.metric)]
+    return lines
+
+
+STOPPED = {
+    "target": "the target is reached",
+    "gain": "it gained no more than loop.min_gain",
+    "budget": "loop.budget does not pay for another round",
+}
+
+
+def _gained(r: RoundRow, metric: str) -> list[str]:
+    lines = []
+    if r.gain:
+        per = [f"{r.gain_per_1000_rows:+.3f} per 1,000 rows"] if r.gain_per_1000_rows is not None else []
+        per += [f"{r.gain_per_money:+.3f} per unit of money"] if r.gain_per_money is not None else []
+        lines.append(f"round {r.round} gained {r.gain.value:+.3f} [{r.gain.low:+.3f}, {r.gain.high:+.3f}] {metric}")
+        lines += [f"  {', '.join(per)}"] if per else []
+    if r.stop and not r.skipped:
+        lines.append(f"stop after round {r.round}: {STOPPED[r.stop]}")
     return lines
 
 

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 ORDER = (
     *("init", "prompts", "check", "plan", "run", "show", "runs", "explain", "ledger", "blame", "bias", "regate"),
-    *("track", "notify", "upload", "export", "serve", "traffic", "watch", "harvest", "gc", "step", "schema"),
+    *("curve", "track", "notify", "upload", "export", "serve", "traffic", "watch", "harvest", "gc", "step", "schema"),
     "simulate",
 )
 """Commands as a person meets them."""

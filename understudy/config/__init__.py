@@ -54,6 +54,7 @@ from understudy.config.steps import (
     BiasItemsStep,
     BiasStep,
     ControlStep,
+    CurveStep,
     GateStep,
     Paid,
     PromptsStep,
@@ -61,6 +62,7 @@ from understudy.config.steps import (
     ReportStep,
     ScoreStep,
     SelectStep,
+    SubsetStep,
     SynthesizeStep,
 )
 from understudy.config.values import EXECUTION, OWN_FOLDERS, VERSION, Count, Grade, Name, Positive, Rate, Strict
@@ -83,6 +85,7 @@ __all__ = [
     "CollectConfig",
     "Config",
     "ControlStep",
+    "CurveStep",
     "Count",
     "Decoding",
     "DecontaminateConfig",
@@ -114,6 +117,7 @@ __all__ = [
     "ScoreConfig",
     "ScoreStep",
     "SelectStep",
+    "SubsetStep",
     "SiteConfig",
     "ServeConfig",
     "ServiceConfig",

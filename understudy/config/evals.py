@@ -144,9 +144,13 @@ class LoopConfig(Strict):
     """Rounds; each trains from the base on the union of all rows so far."""
     target: Rate = 1.0
     """Rounds after the lower bound of dev coverage reaches this are skipped."""
+    grow: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+    """Each round asks for so many times the rows of the one before."""
+    min_gain: Annotated[float | None, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
+    """Rounds after one that gained no more than this on dev are skipped; null runs all of them."""
     budget: Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False, json_schema_extra=EXECUTION)] = None
-    """Money that teacher, judge and service may cost together in one run, in the currency of their `price`; the run
-    stops before it is exceeded."""
+    """Money that teacher, judge and service may cost together in one run, in the currency of their `price`. A round
+    that it would not pay for is skipped; whatever happens, the run stops before the budget is exceeded."""
     compare_untargeted: bool = True
     """Train one more last round on as many rows without aim, for comparison."""
 

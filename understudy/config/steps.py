@@ -67,6 +67,10 @@ class ScoreStep(ScoreConfig, Paid):
     judge: ServiceConfig | None = None
     metric: str = "coverage"
     target: Rate = 1.0
+    grow: float = 1.0
+    min_gain: float | None = None
+    decides: Count = 0
+    """Models whose held answers will be judged, for what the budget has to keep back."""
     digests: dict[str, str] = {}
     """Bound by the run: digest of the judge's prompt template, where it is a file of the project."""
 
@@ -75,6 +79,21 @@ class SelectStep(Strict):
     """Settings of the choice among the rounds' models, on dev."""
 
     metric: str = "coverage"
+
+
+class SubsetStep(Strict):
+    """Settings of one point of the curve."""
+
+    rows: Positive
+
+
+class CurveStep(Strict):
+    """Settings of the curve's page."""
+
+    project: str
+    metric: str = "coverage"
+    target: Rate | None = None
+    simulated: bool = False
 
 
 class ControlStep(Strict):

@@ -7,7 +7,7 @@ text, strokes and points keep their size. Colours are CSS classes of the report,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
@@ -123,8 +123,14 @@ def scale_row(scale: Axis, *, signed: bool = False, bar: float | None = None, ba
     return _svg(parts, 31 if bar_text else 16, "", "row")
 
 
-def rounds(scale: Axis, slots: Sequence[tuple[str, str]], series: Sequence[Series], label: str) -> Markup:
-    """Estimates over rounds with interval bars. `slots` are the two lines under each position."""
+def rounds(
+    scale: Axis,
+    slots: Sequence[tuple[str, str]],
+    series: Sequence[Series],
+    label: str,
+    levels: Mapping[str, float] | None = None,
+) -> Markup:
+    """Estimates over rounds with interval bars. `slots` are the two lines under each position, `levels` dashed lines."""
     # Room above for the value over a bar that ends at the top.
     top, height = 26, 216
     bottom = top + height
@@ -141,6 +147,10 @@ def rounds(scale: Axis, slots: Sequence[tuple[str, str]], series: Sequence[Serie
         x = _percent(_slot(i, len(slots)))
         parts.append(f'<text class="slot" x="{x}" y="{bottom + 20}" text-anchor="middle">{escape(first)}</text>')
         parts.append(f'<text class="tick" x="{x}" y="{bottom + 37}" text-anchor="middle">{escape(second)}</text>')
+    for name, value in (levels or {}).items():
+        parts.append(f'<line class="bar" x1="44" x2="100%" y1="{y(value)}" y2="{y(value)}"/>')
+        at = float(y(value)) - 5
+        parts.append(f'<text class="tick bar-text" x="100%" y="{at:.1f}" text-anchor="end">{escape(name)}</text>')
     for one in series:
         parts += _series(one, len(slots), y)
     return _svg(parts, bottom + 44, label, "rounds")

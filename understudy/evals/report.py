@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
     from understudy.evals.plots import Axis
@@ -111,20 +112,24 @@ class ReportData:
 
 def render(out: Path, data: ReportData) -> Path:
     """Write `report.html` into `out`; equal data give equal bytes."""
+    page = pages().get_template("report.html").render(_Page(data).context())
+    path = out / "report.html"
+    # An answer may hold half of a surrogate pair; it is shown as an escape.
+    path.write_text(page.lstrip(), encoding="utf-8", errors="backslashreplace", newline="\n")
+    return path
+
+
+def pages() -> Environment:
+    """The templates of pages; what is put into them is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html").render(_Page(data).context())
-    path = out / "report.html"
-    # An answer may hold half of a surrogate pair; it is shown as an escape.
-    path.write_text(page.lstrip(), encoding="utf-8", errors="backslashreplace", newline="\n")
-    return path
 
 
 def describe(metric: str) -> Metric:
