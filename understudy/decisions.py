@@ -84,7 +84,8 @@ def curve_table(data: dict[str, Any]) -> Iterator[str]:
     top = max(p["value"] for p in data["points"]) or 1.0
     for point, gained in zip(data["points"], gains, strict=True):
         per = f"{gained:+.3f}" if gained is not None else ""
-        yield f"{point['rows']:>8,}  {_interval(point):<24}  {per:<8} {'#' * round(30 * max(0.0, point['value']) / top)}"
+        bar = "#" * round(30 * max(0.0, point["value"]) / top)
+        yield f"{point['rows']:>8,}  {_interval(point):<24}  {per:<8} {bar}"
     for name, value in data["levels"].items():
         yield f"{'':>8}  {value:.3f}: {name}"
 

@@ -180,7 +180,7 @@ def table(books: Accounts) -> Iterator[str]:
     yield f"{books.run:<26}{'in':>8}{'out':>8}{'lost':>8}  why"
     for s in books.steps:
         if s.skipped:
-            yield f"{s.step:<26}{'':>24}  skipped: the target was met"
+            yield f"{s.step:<26}{'':>24}  skipped: no further round is needed"
             continue
         lost = sum(s.rejected.values())
         why = ", ".join(f"{reason} {count}" for reason, count in sorted(s.rejected.items(), key=lambda kv: -kv[1]))

@@ -199,10 +199,15 @@ class Lifecycle:
         }
         return c.ScoreStep(
             **settings, who=who, round=round_number, judge=self.config.judge, metric=self.metric,
-            target=self.config.loop.target, budget=self.config.loop.budget, grow=self.config.loop.grow,
+            target=self.config.loop.target, budget=self.config.loop.budget, next_rounds=self._next(round_number),
             min_gain=self.config.loop.min_gain, decides=self._compared(),
             digests={k: v for k, v in _of(self.bound.sources, "prompts").items() if k == "judge"},
         )  # fmt: skip
+
+    def _next(self, number: int) -> float:
+        """Rounds that follow this one at once: the next one, grown, and its untargeted twin if it is the last."""
+        twin = self.config.loop.compare_untargeted and number + 1 == self.config.loop.rounds
+        return self.config.loop.grow * (2 if twin else 1)
 
     def _compared(self) -> int:
         """Models that are judged on held, and once more for the service's answers."""

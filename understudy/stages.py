@@ -529,7 +529,9 @@ def _outlook(cfg: c.ScoreStep, data: Dataset, previous: Scores | None, out: Path
     found = load_summary(out)[main_setting(out)].get(cfg.metric)
     gained = rounds.gain(out, previous.path, cfg.metric, cfg.confidence) if found and previous else None
     left = spending.money(cfg, data, found["n"] if found else 0, current())
-    reason = rounds.verdict(cfg, found and found["low"], gained, left)
+    reason = rounds.verdict(cfg, found is not None and rounds.reached(cfg, found), gained, left)
+    if previous and previous.facts["stop"]:  # this round was skipped, and so are those after it
+        reason = previous.facts["stop"]
     return {"gain": gained.to_json() if gained else None, "stop": reason, "stop_rounds": bool(reason)}
 
 

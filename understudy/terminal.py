@@ -65,7 +65,7 @@ class RunWatcher:
 
 def _outcome(artifact: Artifact, seconds: float, state: str) -> str:
     if state == "skipped":
-        return "skipped: the target was met"
+        return "skipped: no further round is needed"
     ledger = artifact.ledger
     rows = f"{ledger.rows_in:>6} > {ledger.rows_out:<6}" if ledger else " " * 15
     return f"{seconds:>7.1f} s  {rows}"
@@ -112,7 +112,10 @@ def _rounds(summary: Summary) -> list[str]:
     metrics = _metrics(summary, rounds[0].dev, 2)
     lines = ["", f"{'dev, by round':<22}{'rows':>6}  " + "".join(f"{m:<26}" for m in metrics).rstrip()]
     for r in rounds:
-        label = f"round {r.round}" + ("" if r.arm == "targeted" else f" ({r.arm})") + (" skipped" if r.skipped else "")
+        label = f"round {r.round}" + ("" if r.arm == "targeted" else f" ({r.arm})")
+        if r.skipped:
+            lines.append(f"{label:<22}skipped")
+            continue
         lines.append(f"{label:<22}{r.rows:>6}  " + "".join(f"{interval(r.dev.get(m)):<26}" for m in metrics).rstrip())
     lines += [line for r in rounds for line in _gained(r, summary.metric)]
     return lines

@@ -67,7 +67,8 @@ class ScoreStep(ScoreConfig, Paid):
     judge: ServiceConfig | None = None
     metric: str = "coverage"
     target: Rate = 1.0
-    grow: float = 1.0
+    next_rounds: float = 1.0
+    """What the next round will cost, in rounds like this one."""
     min_gain: float | None = None
     decides: Count = 0
     """Models whose held answers will be judged, for what the budget has to keep back."""

@@ -130,7 +130,7 @@ def rounds(
     label: str,
     levels: Mapping[str, float] | None = None,
 ) -> Markup:
-    """Estimates over rounds with interval bars. `slots` are the two lines under each position, `levels` dashed lines."""
+    """Estimates over rounds with interval bars. `slots` are the two lines under a position, `levels` dashed lines."""
     # Room above for the value over a bar that ends at the top.
     top, height = 26, 216
     bottom = top + height

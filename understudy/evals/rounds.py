@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,18 +30,25 @@ class Money:
     round: float
     held: float
 
-    def enough(self, grow: float) -> bool:
-        """Whether another round, grown, leaves what held needs."""
-        return self.spent + self.round * grow + self.held <= self.limit
+    def enough(self, rounds: float) -> bool:
+        """Whether so many more rounds like the last leave what held needs."""
+        return self.spent + self.round * rounds + self.held <= self.limit
 
 
-def verdict(cfg: ScoreStep, low: float | None, gained: stats.Interval | None, money: Money | None) -> str:
+def reached(cfg: ScoreStep, found: Mapping[str, float]) -> bool:
+    """Whether the near end of the metric's interval on dev is at the target; a target of 1 is never reached early."""
+    if cfg.target >= 1.0:
+        return False
+    return found["high"] <= cfg.target if better(cfg.metric) == "lower" else found["low"] >= cfg.target
+
+
+def verdict(cfg: ScoreStep, done: bool, gained: stats.Interval | None, money: Money | None) -> str:
     """Why no further round is needed: `target`, `gain`, `budget`; empty when there is no reason to stop.
 
-    `low`: lower end of the metric's interval on dev.
+    `done`: the target is reached.
     """
-    if low is not None and low >= cfg.target:
+    if done:
         return "target"
     if gained is not None and cfg.min_gain is not None and gained.value <= cfg.min_gain:
         return "gain"
-    return "budget" if money and not money.enough(cfg.grow) else ""
+    return "budget" if money and not money.enough(cfg.next_rounds) else ""
