@@ -31,7 +31,10 @@ def test_a_stage_covers_what_its_own_module_lends_it() -> None:
     own, files = source.closure(STAGES["score"])
     names = {path.relative_to(source.PACKAGE).as_posix() for path in files}
     assert {"evals/score.py", "evals/judge.py", "evals/prompts/judge.txt", "models/connect.py"} <= names
-    assert "_score" in {getattr(node, "name", "") for node in own}
+    assert {"scores_of", "outlook"} <= {getattr(node, "name", "") for node in own}
+    packed, reached = source.closure(STAGES["pack"])
+    assert "training_files" in {getattr(node, "name", "") for node in packed}
+    assert not [path for path in reached if "evals" in path.parts]
     assert "data/synthesis/prompts/synthesize.txt" in {
         path.relative_to(source.PACKAGE).as_posix() for path in source.closure(STAGES["synthesize"])[1]
     }

@@ -7,14 +7,27 @@ that does the work; heavy packages are imported there.
 from __future__ import annotations
 
 import json
+<<<<<<< HEAD
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+=======
+from collections import Counter
+>>>>>>> 6d7efd9 (What stages' bodies share is a module of its own; the lock follows it name by name)
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
 
 from understudy import config as c
-from understudy import provenance, spending
+from understudy import provenance
+from understudy.bodies import (
+    counter,
+    decoded,
+    local_answers,
+    outlook,
+    scores_of,
+    service_answers,
+    surroundings,
+    training_files,
+)
 from understudy.core.artifact import (
     Answers,
     Artifact,
@@ -32,11 +45,12 @@ from understudy.core.artifact import (
     Verdict,
 )
 from understudy.core.context import current
+<<<<<<< HEAD
 from understudy.core.records import Example, Ledger, read_examples, read_jsonl
+=======
+from understudy.core.records import Document, Ledger, read_examples, read_jsonl, read_records
+>>>>>>> 6d7efd9 (What stages' bodies share is a module of its own; the lock follows it name by name)
 from understudy.core.stage import Needs, stage
-
-if TYPE_CHECKING:
-    from understudy.models.account import Account
 
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 
@@ -145,6 +159,7 @@ def synthesize(
     from understudy.models.connect import connect
     from understudy.promptfiles import template
 
+<<<<<<< HEAD
     given = Material.read(data.path, [d.path for d in previous], guard.path)
     given.near, given.replies = cfg.near, "cache/calls" if current().cache else ""
     files = partial(template, project=current().project, bound=cfg.digests)
@@ -163,6 +178,25 @@ def synthesize(
         facts = {role: provenance.account(model, given.words(role), ledger) for role, model in models.items()}
         current().measured["calls"] = {role: dict(model.calls) for role, model in models.items()}
     return Dataset(out, ledger=ledger, facts={"round": cfg.round, **facts})
+=======
+    seeds = read_examples(data.path / "seed.jsonl")
+    worded = template("synthesize", cfg.prompt, current().project, bound=cfg.digests)
+    documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
+    counts = Counter(category_of(e.meta) for e in seeds)
+    earlier = {prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
+    with connect(cfg.teacher, role="teacher", knowledge=seeds, **surroundings(cfg)) as teacher:
+        ledger = work(
+            cfg,
+            teacher,
+            Material(seeds, documents, earlier, firewall(guard.path, [*seeds, *documents]), worded),
+            quota=quota(cfg, counts, _main_rows(dev) if dev else None, cfg.metric, cfg.targeted),
+            round=cfg.round,
+            out=out,
+            progress=current().progress,
+        )
+        facts = {"round": cfg.round, "teacher": provenance.account(teacher, worded.digest, ledger)}
+    return Dataset(out, ledger=ledger, facts=facts)
+>>>>>>> 6d7efd9 (What stages' bodies share is a module of its own; the lock follows it name by name)
 
 
 @stage(revision=1)
@@ -170,7 +204,7 @@ def sabotage(cfg: c.ControlStep, data: Dataset, extra: list[Dataset], out: Path)
     """Negative control: break the training data on purpose."""
     from understudy.data.controls import sabotage as work
 
-    return Dataset(out, ledger=work(cfg.control, _training(data, extra), out))
+    return Dataset(out, ledger=work(cfg.control, training_files(data, extra), out))
 
 
 @stage(revision=1)
@@ -178,7 +212,7 @@ def subset(cfg: c.SubsetStep, data: Dataset, extra: list[Dataset], out: Path) ->
     """Some of the training rows, for one point of the curve."""
     from understudy.data.subset import subset as work
 
-    return Dataset(out, ledger=work(cfg.rows, _training(data, extra), out))
+    return Dataset(out, ledger=work(cfg.rows, training_files(data, extra), out))
 
 
 @stage(revision=1)
@@ -215,7 +249,9 @@ def pack(cfg: c.PackConfig, base: Base, data: Dataset, extra: list[Dataset], out
     from understudy.data.pack import pack as work
 
     validation = data.path / "validation.jsonl"
-    ledger = work(cfg, base.path / "model", _training(data, extra), validation if validation.is_file() else None, out)
+    ledger = work(
+        cfg, base.path / "model", training_files(data, extra), validation if validation.is_file() else None, out
+    )
     return Packed(out, ledger=ledger, facts=json.loads((out / "pack.json").read_text("utf-8")))
 
 
@@ -246,7 +282,7 @@ def select(cfg: c.SelectStep, checkpoints: list[Checkpoint], scores: list[Scores
 @stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
 def answer(cfg: c.AnswerStep, model: Base | Checkpoint, data: Dataset, out: Path) -> Answers:
     """A model's answers to the dev prompts; with `shots`, one setting for each number of worked examples."""
-    return _answer(cfg, model, data, read_examples(data.path / "dev.jsonl"), out)
+    return local_answers(cfg, model, data, read_examples(data.path / "dev.jsonl"), out)
 
 
 @stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
@@ -262,32 +298,32 @@ def answer_held(
     """A model's answers to the held prompts; dev scores pick the few-shot setting and the decoding."""
     from understudy.evals.score import best_setting
 
-    cfg = _decoded(cfg, model, decoding)
+    cfg = decoded(cfg, model, decoding)
     if choice:
         k = int(best_setting(choice.path, cfg.metric, prefix="k=").removeprefix("k="))
         cfg = cfg.model_copy(update={"shots": [k]})
-    return _answer(cfg, model, data, read_examples(held.path / "held.jsonl"), out)
+    return local_answers(cfg, model, data, read_examples(held.path / "held.jsonl"), out)
 
 
 @stage(revision=1, needs=Needs(retries=1))
 def ask_service(cfg: c.AskStep, data: Dataset, held: HeldSet, out: Path) -> Answers:
     """The rented model's own answers to the held prompts, for its column in the report."""
-    return _ask(cfg, data, read_examples(held.path / "held.jsonl"), out)
+    return service_answers(cfg, data, read_examples(held.path / "held.jsonl"), out)
 
 
 @stage(revision=3, needs=Needs(retries=1))
 def score(cfg: c.ScoreStep, answers: Answers, data: Dataset, previous: Scores | None, out: Path) -> Scores:
     """Grade the answers to the dev prompts; after a round, say whether another one is worth it."""
     may_stop = cfg.early_stop and cfg.target < 1.0 and cfg.metric == "coverage" and cfg.round > 0
-    scores = _score(cfg, answers, read_examples(data.path / "dev.jsonl"), out, cfg.target if may_stop else None)
-    scores.facts |= _outlook(cfg, data, previous, out) if cfg.round > 0 else {}
+    scores = scores_of(cfg, answers, read_examples(data.path / "dev.jsonl"), out, cfg.target if may_stop else None)
+    scores.facts |= outlook(cfg, data, previous, out) if cfg.round > 0 else {}
     return scores
 
 
 @stage(revision=2, needs=Needs(retries=1))
 def score_held(cfg: c.ScoreStep, answers: Answers, held: HeldSet, out: Path) -> Scores:
     """Grade the answers to the held prompts, once."""
-    return _score(cfg, answers, read_examples(held.path / "held.jsonl"), out)
+    return scores_of(cfg, answers, read_examples(held.path / "held.jsonl"), out)
 
 
 @stage(revision=1)
@@ -307,7 +343,7 @@ def augment(cfg: c.AugmentStep, data: Dataset, extra: list[Dataset], out: Path) 
     from understudy.data.counterfactual.files import refuse_changed
 
     refuse_changed(cfg, cfg.digests, current().project)
-    return Dataset(out, ledger=work(cfg, _training(data, extra), current().project, out))
+    return Dataset(out, ledger=work(cfg, training_files(data, extra), current().project, out))
 
 
 @stage(revision=1, needs=Needs(gpu="optional", memory_gb=4), libraries=MODEL_LIBRARIES)
@@ -315,13 +351,15 @@ def answer_bias(
     cfg: c.AnswerStep, model: Base | Checkpoint | Release, prompts: Dataset, decoding: Scores | None, out: Path
 ) -> Answers:
     """A model's answers to the bias prompts, decoded as on held."""
-    return _answer(_decoded(cfg, model, decoding), model, prompts, read_examples(prompts.path / "prompts.jsonl"), out)
+    return local_answers(
+        decoded(cfg, model, decoding), model, prompts, read_examples(prompts.path / "prompts.jsonl"), out
+    )
 
 
 @stage(revision=1, needs=Needs(retries=1))
 def ask_bias(cfg: c.AskStep, data: Dataset, prompts: Dataset, out: Path) -> Answers:
     """The rented model's answers to the bias prompts."""
-    return _ask(cfg, data, read_examples(prompts.path / "prompts.jsonl"), out)
+    return service_answers(cfg, data, read_examples(prompts.path / "prompts.jsonl"), out)
 
 
 @stage(revision=2, needs=Needs(retries=1))
@@ -334,9 +372,9 @@ def bias(cfg: c.BiasStep, prompts: Dataset, answers: list[Answers], out: Path) -
     refuse_changed(cfg, cfg.digests, current().project)
     inputs = Inputs(prompts.path, [a.path for a in answers], locate(cfg.people, current().project), cfg.mitigate)
     if cfg.judge is None:
-        return BiasReport(out, facts=assess(cfg, inputs, out, progress=_count()))
-    with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
-        facts = assess(cfg, inputs, out, judge=judge, progress=_count())
+        return BiasReport(out, facts=assess(cfg, inputs, out, progress=counter()))
+    with connect(cfg.judge, role="judge", **surroundings(cfg)) as judge:
+        facts = assess(cfg, inputs, out, judge=judge, progress=counter())
         return BiasReport(out, facts={**facts, "judge": provenance.account(judge)})
 
 
@@ -422,117 +460,11 @@ def _names(artifacts: list[Scores]) -> list[str]:
     return [a.name for a in artifacts]
 
 
-class Surroundings(TypedDict):
-    cache: Path | None
-    account: Account | None
-
-
-def _surroundings(cfg: c.Paid) -> Surroundings:
-    """Where a rented model's replies are kept, and the account of this run."""
-    from understudy.models.account import Account
-
-    context = current()
-    account = Account(context.run / spending.FILE, cfg.budget) if context.run else None
-    return {"cache": context.cache / "calls" if context.cache else None, "account": account}
-
-
-def _training(data: Dataset, extra: list[Dataset]) -> list[Path]:
-    """Training files in order: collected examples, coverage seeds, then each round's synthetic rows.
-
-    A round that was skipped stands for an earlier one, whose file counts once.
-    """
-    files = [data.path / "train.jsonl", data.path / "seed.jsonl", *(e.path / "train.jsonl" for e in extra)]
-    return [f for f in dict.fromkeys(files) if f.is_file()]
-
-
 def _main_rows(scores: Scores) -> list[dict[str, object]]:
     from understudy.evals.score import main_setting
 
     setting = main_setting(scores.path)
     return [row for row in read_jsonl(scores.path / "scores.jsonl") if row["setting"] == setting]
-
-
-def _count() -> Callable[[int, int], None]:
-    progress = current().progress
-    return lambda done, total: progress(done, total, {})
-
-
-def _answer(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: list[Example], out: Path) -> Answers:
-    from understudy.evals.answer import answer as work
-    from understudy.evals.answer import choose_shots
-    from understudy.models.local import LocalModel
-
-    seeds_file = data.path / "seed.jsonl"
-    seeds = read_examples(seeds_file) if cfg.shots and seeds_file.is_file() else []
-    shots = {k: choose_shots(seeds, k, cfg.seed) for k in cfg.shots if k <= len(seeds)}
-    local = LocalModel(model.path / "model", batch_size=cfg.batch_size)
-    ledger = work(cfg, local, prompts, out, name=cfg.who, shots=shots if cfg.shots else None, progress=_count())
-    return _answers(out, ledger, local.identity)
-
-
-def _decoded(cfg: c.AnswerStep, model: Artifact, decoding: Scores | None) -> c.AnswerStep:
-    """The settings with the decoding that a release was made with, or that dev scores chose."""
-    from understudy.evals.answer import decoding_of
-    from understudy.evals.score import best_setting
-
-    if isinstance(model, Release):
-        drawn = json.loads((model.path / "release.json").read_text("utf-8"))["decoding"]
-        return cfg.model_copy(update={key: drawn[key] for key in ("temperature", "top_p")})
-    if decoding:
-        chosen = decoding_of(best_setting(decoding.path, cfg.metric))
-        return cfg.model_copy(update=chosen.model_dump())
-    return cfg
-
-
-def _ask(cfg: c.AskStep, data: Dataset, prompts: list[Example], out: Path) -> Answers:
-    from understudy.evals.answer import answer as work
-    from understudy.models.connect import connect
-
-    file = data.path / "seed.jsonl"
-    seeds = read_examples(file) if file.is_file() else []
-    with connect(cfg.service, role="service", knowledge=seeds, **_surroundings(cfg)) as service:
-        ledger = work(cfg, service, prompts, out, name="service", progress=_count())
-        provenance.account(service, ledger=ledger)
-        return _answers(out, ledger, service.identity)
-
-
-def _answers(out: Path, ledger: Ledger, identity: dict[str, str]) -> Answers:
-    return Answers(out, ledger=ledger, facts={"model": identity})
-
-
-def _score(
-    cfg: c.ScoreStep, answers: Answers, examples: list[Example], out: Path, stop_at: float | None = None
-) -> Scores:
-    from understudy.evals.judge import Worded
-    from understudy.evals.score import score as work
-    from understudy.models.connect import connect
-    from understudy.promptfiles import template
-
-    facts: dict[str, object] = {}
-    if cfg.judge:
-        worded = template("judge", cfg.prompt, current().project, bound=cfg.digests)
-        with connect(cfg.judge, role="judge", **_surroundings(cfg)) as judge:
-            asked = Worded(judge, worded, stop_at)
-            ledger = work(cfg, answers.path, examples, out, judge_model=asked, project=current().project,
-                          progress=current().progress)  # fmt: skip
-            facts = {"judge": provenance.account(judge, worded.digest, ledger)}
-    else:
-        ledger = work(cfg, answers.path, examples, out, project=current().project, progress=current().progress)
-    return Scores(out, ledger=ledger, facts=facts)
-
-
-def _outlook(cfg: c.ScoreStep, data: Dataset, previous: Scores | None, out: Path) -> dict[str, object]:
-    """What this round gained, and why another one is not worth it, if so."""
-    from understudy.evals import rounds
-    from understudy.evals.score import load_summary, main_setting
-
-    found = load_summary(out)[main_setting(out)].get(cfg.metric)
-    gained = rounds.gain(out, previous.path, cfg.metric, cfg.confidence) if found and previous else None
-    left = spending.money(cfg, data, found["n"] if found else 0, current())
-    reason = rounds.verdict(cfg, found is not None and rounds.reached(cfg, found), gained, left)
-    if previous and previous.facts["stop"]:  # this round was skipped, and so are those after it
-        reason = previous.facts["stop"]
-    return {"gain": gained.to_json() if gained else None, "stop": reason, "stop_rounds": bool(reason)}
 
 
 def _ledger(data: Dataset) -> dict[str, object]:

@@ -18,6 +18,8 @@ from pathlib import Path
 from understudy.core.stage import STAGES, Stage
 
 PACKAGE = Path(__file__).resolve().parents[1]
+LENDER = "bodies"
+"""The module whose functions the bodies of stages share."""
 LOCK = PACKAGE / "stages.lock"
 WORK = ("data", "models", "train", "evals", "registry")
 TEXTS = (".txt", ".j2", ".html", ".css")
@@ -65,7 +67,7 @@ def closure(stage: Stage) -> tuple[list[ast.AST], set[Path]]:
     module = inspect.getmodule(stage.function)
     assert module is not None
     function = ast.parse(textwrap.dedent(inspect.getsource(stage.function)))
-    own = [function, *_used(function, ast.parse(inspect.getsource(module)))]
+    own = [function, *_used(function, _with_lent(ast.parse(inspect.getsource(module))))]
     files: set[Path] = set()
     frontier = set().union(*map(_imports, own))
     while frontier:
@@ -74,6 +76,14 @@ def closure(stage: Stage) -> tuple[list[ast.AST], set[Path]]:
             files |= {path} | _texts(path)
             frontier |= _imported(path) - files
     return own, files
+
+
+def _with_lent(module: ast.Module) -> ast.Module:
+    """The module with what LENDER defines in place of the import: followed name by name, not as a whole file."""
+    lent = ast.parse((PACKAGE / LENDER).with_suffix(".py").read_text("utf-8")).body
+    name = f"understudy.{LENDER}"
+    own = [n for n in module.body if not (isinstance(n, ast.ImportFrom) and n.module == name)]
+    return ast.Module([*lent, *own], []) if len(own) < len(module.body) else module
 
 
 @cache
