@@ -7,13 +7,8 @@ that does the work; heavy packages are imported there.
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-=======
-from collections import Counter
->>>>>>> 6d7efd9 (What stages' bodies share is a module of its own; the lock follows it name by name)
 from pathlib import Path
 
 from understudy import config as c
@@ -45,11 +40,7 @@ from understudy.core.artifact import (
     Verdict,
 )
 from understudy.core.context import current
-<<<<<<< HEAD
-from understudy.core.records import Example, Ledger, read_examples, read_jsonl
-=======
-from understudy.core.records import Document, Ledger, read_examples, read_jsonl, read_records
->>>>>>> 6d7efd9 (What stages' bodies share is a module of its own; the lock follows it name by name)
+from understudy.core.records import Ledger, read_examples, read_jsonl
 from understudy.core.stage import Needs, stage
 
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -159,7 +150,6 @@ def synthesize(
     from understudy.models.connect import connect
     from understudy.promptfiles import template
 
-<<<<<<< HEAD
     given = Material.read(data.path, [d.path for d in previous], guard.path)
     given.near, given.replies = cfg.near, "cache/calls" if current().cache else ""
     files = partial(template, project=current().project, bound=cfg.digests)
@@ -167,7 +157,7 @@ def synthesize(
     lower = better(cfg.metric) == "lower"
     known = quota.measure(data.path, _main_rows(dev), cfg, cfg.metric, lower=lower) if dev and cfg.targeted else None
     with ExitStack() as services:
-        open_service = partial(connect, knowledge=given.seeds, **_surroundings(cfg))
+        open_service = partial(connect, knowledge=given.seeds, **surroundings(cfg))
         models = {"teacher": services.enter_context(open_service(cfg.teacher, role="teacher"))}
         if cfg.faithful and cfg.judge:
             models["judge"] = services.enter_context(open_service(cfg.judge, role="judge"))
@@ -178,25 +168,6 @@ def synthesize(
         facts = {role: provenance.account(model, given.words(role), ledger) for role, model in models.items()}
         current().measured["calls"] = {role: dict(model.calls) for role, model in models.items()}
     return Dataset(out, ledger=ledger, facts={"round": cfg.round, **facts})
-=======
-    seeds = read_examples(data.path / "seed.jsonl")
-    worded = template("synthesize", cfg.prompt, current().project, bound=cfg.digests)
-    documents = [r for r in read_records(data.path / "documents.jsonl") if isinstance(r, Document)]
-    counts = Counter(category_of(e.meta) for e in seeds)
-    earlier = {prompt_key(e) for d in previous for e in read_examples(d.path / "train.jsonl")}
-    with connect(cfg.teacher, role="teacher", knowledge=seeds, **surroundings(cfg)) as teacher:
-        ledger = work(
-            cfg,
-            teacher,
-            Material(seeds, documents, earlier, firewall(guard.path, [*seeds, *documents]), worded),
-            quota=quota(cfg, counts, _main_rows(dev) if dev else None, cfg.metric, cfg.targeted),
-            round=cfg.round,
-            out=out,
-            progress=current().progress,
-        )
-        facts = {"round": cfg.round, "teacher": provenance.account(teacher, worded.digest, ledger)}
-    return Dataset(out, ledger=ledger, facts=facts)
->>>>>>> 6d7efd9 (What stages' bodies share is a module of its own; the lock follows it name by name)
 
 
 @stage(revision=1)
@@ -228,9 +199,8 @@ def curve(cfg: c.CurveStep, packed: list[Packed], scores: list[Scores], shots: S
     levels = {"target": cfg.target} if cfg.target is not None else {}
     if shots:
         best = best_setting(shots.path, cfg.metric, prefix="k=")
-        levels[f"base with {best.removeprefix('k=')} examples shown"] = load_summary(shots.path)[best][cfg.metric][
-            "value"
-        ]
+        name = f"base with {best.removeprefix('k=')} examples shown"
+        levels[name] = load_summary(shots.path)[best][cfg.metric]["value"]
     render(Curve(cfg.project, cfg.metric, points, levels, cfg.simulated), out)
     return Report(out, measured_files=("curve.html",))
 

@@ -148,14 +148,20 @@ def round_rows(artifacts: Sequence[Artifact]) -> list[RoundRow]:
     return [_valued(row, rows, by_name) for row in rows]
 
 
+def cost_of(artifact: Artifact) -> float:
+    """Money that a step's calls have cost, whether they are kept for one role or by role."""
+    calls = artifact.measured.get("calls") or {}
+    roles = [calls] if "requests" in calls else list(calls.values())
+    return sum(float(of.get("cost", 0.0)) for of in roles)
+
+
 def _valued(row: RoundRow, rows: Sequence[RoundRow], by_name: Mapping[str, Artifact]) -> RoundRow:
     """The round with what it gained, by its rows and its money."""
     arm = str(row.round) if row.arm == "targeted" else row.arm
     scores, written = by_name.get(f"score-dev-{arm}"), by_name.get(f"synthesize-{arm}")
     if not scores or row.skipped:
         return row
-    calls = [a.measured["calls"] for a in (scores, written) if a and isinstance(a.measured.get("calls"), dict)]
-    cost = sum(float(of.get("cost", 0.0)) for of in calls) or None
+    cost = sum(cost_of(a) for a in (scores, written) if a) or None
     found = scores.facts.get("gain")
     before = next((r.rows for r in rows if r.arm == "targeted" and r.round == row.round - 1), 0)
     gain = IntervalRow(**found) if found else None
