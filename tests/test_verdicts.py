@@ -123,7 +123,7 @@ def test_other_thresholds_decide_anew_and_change_nothing(tmp_path: Path) -> None
     for similarity in (55, 70, 76):
         out = tmp_path / f"at-{similarity}"
         out.mkdir()
-        found[similarity] = regate(rules, given, similarity, 70, out, champion=False, bias=None)["held"]
+        found[similarity] = regate(rules, given, similarity, 70, out, champion=False, blocks={})["held"]
     assert thresholds(given["candidate"][0]) == (70, 70)
     rates = {k: (v["candidate"]["coverage"]["value"], v["base"]["coverage"]["value"]) for k, v in found.items()}
     assert rates == {55: (1.0, 1.0), 70: (0.625, 0.0), 76: (0.0, 0.0)}
@@ -137,4 +137,4 @@ def test_scores_without_verdicts_cannot_be_decided_again(tmp_path: Path) -> None
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="NO_VERDICTS"):
         regate(GateConfig(), {"candidate": (tmp_path / "scores", "greedy")}, 70, 70, tmp_path / "out",
-               champion=False, bias=None)  # fmt: skip
+               champion=False, blocks={})  # fmt: skip

@@ -12,7 +12,7 @@ from understudy.config import GateConfig
 from understudy.core.artifact import Artifact
 from understudy.core.stage import Step
 from understudy.errors import ConfigError
-from understudy.evals import regate
+from understudy.evals import canary, regate
 from understudy.evals.score import main_setting
 from understudy.project import Project, Run
 
@@ -34,7 +34,13 @@ class HeldScores:
         steps |= {"champion": champion} if champion else {}
         self.scores = {who: self._found(project, of).path for who, of in steps.items()}
         bias = step.inputs["bias"]
-        self.bias = dict(self._found(project, bias).facts) if isinstance(bias, Step) else None
+        asked = step.inputs.get("canaries") or []
+        assert isinstance(asked, list)
+        canaries = [canary.read(self._found(project, s).path) for s in asked]
+        self.blocks = {
+            "bias": dict(self._found(project, bias).facts) if isinstance(bias, Step) else None,
+            "canaries": canary.facts(canaries, float(str(step.config.get("max_flips", 0.0)))),
+        }
 
     def _found(self, project: Project, step: Step) -> Artifact:
         found = project.store.find(step.name, step.fingerprint)
@@ -59,7 +65,7 @@ def decide_again(given: HeldScores, similarity: int | None, precision: int | Non
         for name, of, limits in (("before", given.rules, was), ("after", rules, now)):
             into = Path(folder) / name
             into.mkdir()
-            verdicts.append(regate.regate(of, given.held, *limits, into, champion=given.champion, bias=given.bias))
+            verdicts.append(regate.regate(of, given.held, *limits, into, champion=given.champion, blocks=given.blocks))
     return {"similarity": now[0], "precision": now[1], "was": was, "before": verdicts[0], "after": verdicts[1]}
 
 

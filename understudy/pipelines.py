@@ -26,6 +26,8 @@ class Bound:
     champion: dict[str, Any] | None = None
     as_of: str | None = None
     """The day of the run, ISO, where something depends on it."""
+    asked: str = ""
+    """When the run began, where canaries are asked: each run asks them afresh."""
     mitigate: bool = False
     """Add the round of counterfactual augmentation; its model is the candidate."""
 
@@ -258,6 +260,9 @@ class Lifecycle:
         for number in range(1, count + 1):
             rounds.append(self.round(number, rounds) if self.config.coverage else self._plain_round())
         arms = [r.scores for r in rounds]
+        canaries = self._canaries(rounds)
+        # A step runs when it is first needed: each canary right after its round, not all of them before the gate.
+        ordered = [*canaries[:1], *(s for pair in zip(arms, canaries[1:], strict=False) for s in pair)]
         if self.config.teacher and count > 1 and self.config.loop.compare_untargeted and not self.control:
             arms.append(self.round(count, rounds, targeted=False).scores)
         candidate = unmitigated = self._select(rounds)
@@ -275,10 +280,11 @@ class Lifecycle:
         bias = self._bias(candidate, unmitigated)
         others = [held[who] for who in ("base", "few_shot", "service") if who in held]
         compared = {"candidate": held["candidate"], "others": others, "champion": held.get("champion")}
-        verdict = s.gate.step(self._rules(), **compared, bias=bias)
+        canaries += [self._canary(len(canaries), held["candidate"])] if canaries else []
+        verdict = s.gate.step(self._rules(), **compared, bias=bias, canaries=canaries)
         release = self._register(verdict, candidate, [r.data for r in rounds] if self.config.teacher else [])
         shown = [*arms, *held.values(), *([bias] if bias else []), verdict, release]
-        return Plan.of(self.config.name, [*arms, release, self._report(shown)])
+        return Plan.of(self.config.name, [*ordered, *arms, release, self._report(shown)])
 
     def curve(self, sizes: Sequence[int]) -> Plan:
         """The base trained on growing parts of all rounds' rows, and the page of their dev scores."""
@@ -378,7 +384,25 @@ class Lifecycle:
         """The gate's rules; without a coverage set there is no few-shot baseline to beat."""
         settings = self.config.gate.model_dump()
         settings["must_beat"] = [who for who in settings["must_beat"] if who != "few_shot" or self.shots]
-        return c.GateStep(**settings, control=self.control)
+        return c.GateStep(**settings, control=self.control, max_flips=self.config.canary.max_flips)
+
+    def _canaries(self, rounds: list[Round]) -> list[Step]:
+        """The probe set, asked before the first round and after each one; once more when held is judged."""
+        cfg = self.config
+        if not (cfg.canary.probes and cfg.coverage and (cfg.teacher or cfg.judge)):
+            return []
+        afters = [None, *(r.scores for r in rounds)]
+        return [self._canary(number, after) for number, after in enumerate(afters)]
+
+    def _canary(self, number: int, after: Step | None) -> Step:
+        cfg = self.config
+        settings = c.CanaryStep(
+            round=number, probes=cfg.canary.probes, asked=self.bound.asked, teacher=cfg.teacher, judge=cfg.judge,
+            similarity=cfg.score.similarity, precision=cfg.score.precision, prompt=cfg.score.prompt,
+            digests={k: v for k, v in _of(self.bound.sources, "prompts").items() if k == "judge"},
+            budget=cfg.loop.budget,
+        )  # fmt: skip
+        return s.canary.step(settings, name=f"canary-{number}", data=self.data, after=after)
 
     def _register(self, verdict: Step, candidate: Step, written: list[Step]) -> Step:
         settings = c.RegisterStep(

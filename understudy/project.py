@@ -128,7 +128,7 @@ class Project:
             if plan.to_json() != last.read("plan.json"):
                 plan.save(last.path / "plan.json")
             return last, plan, False
-        bound = self.with_champion(bound, control)
+        bound = replace(self.with_champion(bound, control), asked=now())
         plan = lifecycle(self.config, bound, control)
         return self._create(bound, identity, plan, control), plan, True
 

@@ -28,6 +28,7 @@ from understudy.core.artifact import (
     Artifact,
     Base,
     BiasReport,
+    Canary,
     Checkpoint,
     Corpus,
     Dataset,
@@ -348,16 +349,43 @@ def bias(cfg: c.BiasStep, prompts: Dataset, answers: list[Answers], out: Path) -
         return BiasReport(out, facts={**facts, "judge": provenance.account(judge)})
 
 
-@stage(revision=2)
+@stage(revision=1, needs=Needs(retries=1))
+def canary(cfg: c.CanaryStep, data: Dataset, after: Scores | None, out: Path) -> Canary:
+    """Ask the probe set of teacher and judge, past the cache, once a round is done."""
+    from understudy.evals import canary as probing
+    from understudy.evals.judge import Worded
+    from understudy.models.connect import connect
+    from understudy.promptfiles import template
+
+    seeds = read_examples(data.path / "seed.jsonl")
+    asked = probing.probes(seeds, cfg.probes)
+    account = surroundings(cfg)["account"]
+    found: dict[str, dict[str, object]] = {}
+    if cfg.teacher:
+        with connect(cfg.teacher, role="teacher", cache=None, knowledge=seeds, account=account) as teacher:
+            answers = probing.answered(teacher, asked, cfg.teacher.max_tokens)
+            found["teacher"] = {"answers": answers, "versions": provenance.account(teacher)["versions"]}
+    if cfg.judge:
+        worded = template("judge", cfg.prompt, current().project, bound=cfg.digests)
+        with connect(cfg.judge, role="judge", cache=None, account=account) as judge:
+            verdicts = probing.judged(Worded(judge, worded), asked, cfg.similarity, cfg.precision)
+            found["judge"] = {"verdicts": verdicts, "versions": provenance.account(judge, worded.digest)["versions"]}
+    probing.write(out, cfg.round, found)
+    return Canary(out, facts={"round": cfg.round, "probes": len(asked)})
+
+
+@stage(revision=3)
 def gate(
     cfg: c.GateStep,
     candidate: Scores,
     others: list[Scores],
     champion: Scores | None,
     bias: BiasReport | None,
+    canaries: list[Canary],
     out: Path,
 ) -> Verdict:
-    """Decide on held scores: the bar, the paired comparisons with every baseline, and what the bias report found."""
+    """Decide on held scores: the bar, the paired comparisons with every baseline, and what else may block."""
+    from understudy.evals import canary as probing
     from understudy.evals.gate import decide
     from understudy.evals.score import main_setting
 
@@ -365,7 +393,8 @@ def gate(
     given |= {"champion": champion} if champion else {}
     held = {who: (s.path, main_setting(s.path)) for who, s in given.items()}
     found = bias.facts if bias else None
-    verdict = decide(cfg, held, out, champion=champion is not None, control=cfg.control, bias=found)
+    blocks = probing.facts([probing.read(a.path) for a in canaries], cfg.max_flips)
+    verdict = decide(cfg, held, out, champion=champion is not None, control=cfg.control, bias=found, canaries=blocks)
     judged = provenance.merged(s.facts.get("judge") for s in [candidate, *others, *([champion] if champion else [])])
     return Verdict(out, facts={"passed": verdict["passed"], "judge": judged})
 

@@ -20,6 +20,7 @@ from understudy.config.data import (
 )
 from understudy.config.evals import (
     AnswerConfig,
+    CanaryConfig,
     ClassifierConfig,
     Decoding,
     GateConfig,
@@ -53,6 +54,7 @@ from understudy.config.steps import (
     AugmentStep,
     BiasItemsStep,
     BiasStep,
+    CanaryStep,
     ControlStep,
     CurveStep,
     GateStep,
@@ -79,6 +81,8 @@ __all__ = [
     "BiasPrompts",
     "BiasRules",
     "BiasStep",
+    "CanaryConfig",
+    "CanaryStep",
     "CONTROLS",
     "ClassifierConfig",
     "CleanConfig",

@@ -155,6 +155,15 @@ class LoopConfig(Strict):
     """Train one more last round on as many rows without aim, for comparison."""
 
 
+class CanaryConfig(Strict):
+    """A fixed probe set that teacher and judge are asked again in every round."""
+
+    probes: Annotated[int, Field(ge=0, le=200)] = 8
+    """Seed pairs that are asked; 0 asks none."""
+    max_flips: Rate = 0.1
+    """Share of the judge's decisions on the probes that may differ from the first round's; more freeze the gate."""
+
+
 class GateConfig(Strict):
     """Rules of the verdict."""
 

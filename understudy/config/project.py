@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from understudy.config.bias import BiasConfig
 from understudy.config.data import CleanConfig, DedupeConfig, SourceConfig, SplitConfig
-from understudy.config.evals import AnswerConfig, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
+from understudy.config.evals import AnswerConfig, CanaryConfig, GateConfig, LoopConfig, PromptsConfig, ScoreConfig
 from understudy.config.models import BaseConfig, PackConfig, ServiceConfig, SynthesizeConfig, TrainConfig
 from understudy.config.operation import (
     NotifyConfig,
@@ -55,6 +55,7 @@ class Config(Strict):
     loop: LoopConfig = LoopConfig()
     bias: BiasConfig | None = None
     """The bias experiment; without this section there is none."""
+    canary: CanaryConfig = CanaryConfig()
     gate: GateConfig = GateConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
     serve: ServeConfig = Field(default=ServeConfig(), json_schema_extra=EXECUTION)

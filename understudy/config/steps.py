@@ -82,6 +82,21 @@ class SelectStep(Strict):
     metric: str = "coverage"
 
 
+class CanaryStep(Paid):
+    """Settings of one round's canary."""
+
+    round: Count = 0
+    probes: Positive = 8
+    asked: str = ""
+    """Bound by the run: when it began, so that every run asks afresh."""
+    teacher: ServiceConfig | None = None
+    judge: ServiceConfig | None = None
+    similarity: Grade = 70
+    precision: Grade = 70
+    prompt: str | None = None
+    digests: dict[str, str] = {}
+
+
 class SubsetStep(Strict):
     """Settings of one point of the curve."""
 
@@ -103,6 +118,7 @@ class ControlStep(Strict):
 
 class GateStep(GateConfig):
     control: str | None = None
+    max_flips: Rate = 0.1
 
 
 class BiasItemsStep(BiasPrompts):

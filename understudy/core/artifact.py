@@ -101,6 +101,12 @@ class BiasReport(Artifact):
     kind = "BiasReport"
 
 
+class Canary(Artifact):
+    """What teacher and judge said of a fixed probe set in one round."""
+
+    kind = "Canary"
+
+
 class Verdict(Artifact):
     kind = "Verdict"
 
@@ -126,6 +132,7 @@ KINDS: dict[str, type[Artifact]] = {
         Answers,
         Scores,
         BiasReport,
+        Canary,
         Verdict,
         Release,
         Report,

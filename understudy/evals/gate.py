@@ -35,12 +35,13 @@ def decide(
     champion: bool,
     control: str | None,
     bias: Mapping[str, Any] | None = None,
+    canaries: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `verdict.json` and return it. `champion` says that there is one, so that it cannot be left out.
 
-    `bias` holds the facts of the bias report. A verdict with `control` set is that of a negative control: whatever it
-    says, nothing of it is registered. Raises ConfigError for a metric that was not scored, IntegrityError when two
-    scores are not of the same items.
+    `bias` holds the facts of the bias report, `canaries` those of the canaries. A verdict with `control` set is that of
+    a negative control: whatever it says, nothing of it is registered. Raises ConfigError for a metric that was not
+    scored, IntegrityError when two scores are not of the same items.
     """
     if champion and "champion" not in held:
         raise IntegrityError("GATE_CHAMPION", "gate", "the champion was not scored", "run the plan again")
@@ -58,6 +59,7 @@ def decide(
     rules += [_floor(cfg, metric, bar, candidate, samples["candidate"]) for metric, bar in cfg.floors.items()]
     rules += [_beat(cfg, who, differences.get(f"candidate-{who}")) for who in cfg.must_beat]
     rules += [_bias(bias)] if bias and bias["block"] else []
+    rules += [_canaries(canaries)] if canaries else []
     verdict = {
         "passed": all(rule["passed"] for rule in rules),
         "metric": cfg.metric,
@@ -68,6 +70,7 @@ def decide(
             who: {m: _interval(m, v, cfg.confidence, samples[who]).to_json() for m, v in sorted(of.items())}
             for who, of in values.items()
         },
+        "canaries": canaries,
         "settings": {who: held[who][1] for who in values},
         "differences": {pair: {m: d.to_json() for m, d in of.items()} for pair, of in differences.items()},
     }
@@ -183,6 +186,17 @@ def _bias(found: Mapping[str, Any]) -> dict[str, Any]:
     else:
         text = f"no difference is flagged at {limit}"
     return _rule("bias", found["detects"] and not found["flagged"], text, {}, None)
+
+
+def _canaries(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Frozen when teacher or judge moved while the run went on: its numbers are not of one measure."""
+    moved = found["moved"]
+    text = (
+        "; ".join(moved) + "; run again with --new when the provider has settled, or name the version in `model`"
+        if moved
+        else f"teacher and judge said the same of {found['probes']} probes in all {found['rounds']} rounds of canaries"
+    )
+    return _rule("canaries", not moved, text, {}, None)
 
 
 def _error(cfg: GateConfig) -> str:

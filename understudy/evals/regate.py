@@ -22,9 +22,11 @@ def regate(
     out: Path,
     *,
     champion: bool,
-    bias: Mapping[str, Any] | None,
+    blocks: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The verdict under these thresholds; see `gate.decide`. Writes into `out` only.
+    """The verdict under these thresholds; see `gate.decide`, whose `bias` and `canaries` are `blocks`.
+
+    Writes into `out` only.
 
     Raises DataError NO_VERDICTS for scores that no judge has graded.
     """
@@ -34,7 +36,7 @@ def regate(
         folder.mkdir(parents=True)
         write_jsonl(folder / "scores.jsonl", _rows(scores, similarity, precision))
         anew[who] = (folder, setting)
-    return gate.decide(cfg, anew, out, champion=champion, control=None, bias=bias)
+    return gate.decide(cfg, anew, out, champion=champion, control=None, **blocks)
 
 
 def thresholds(scores: Path) -> tuple[int, int]:
