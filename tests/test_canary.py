@@ -90,3 +90,37 @@ def test_the_gate_is_frozen_by_what_moved_and_says_it(tmp_path: Path, moved_to: 
     assert rule["passed"] is not bool(moved_to)
     assert ("moved from v1 to v2 in round 2" in rule["text"]) is bool(moved_to)
     assert verdict["canaries"] == told
+
+
+@pytest.mark.slow
+def test_a_provider_that_moves_while_a_run_goes_on_freezes_its_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service reports another fingerprint from the first held answer on; the command line is another process."""
+    from thread import SMALL, make_project, understudy
+
+    from understudy.models.simulated import SimulatedService, protocol
+
+    with SimulatedService() as service:
+        folder = make_project(tmp_path / "advisor", SMALL + "loop: {rounds: 1}\nservice: null\ncanary: {probes: 4}\n")
+        lines = []
+        for line in (folder / "understudy.yaml").read_text("utf-8").splitlines():
+            role = line.split(":")[0]
+            if role in ("teacher", "judge"):
+                line = f"{role}: {{provider: simulated, model: simulated-1, base_url: '{service.base_url}'}}"
+            if line not in ("loop: {rounds: 2}",) and not (role == "service" and "null" not in line):
+                lines.append(line)
+        (folder / "understudy.yaml").write_text("\n".join(lines) + "\n", "utf-8")
+        complete = service.complete
+
+        def moving(request: Any, fault: str | None) -> Any:
+            if service.ledger.roles["judge"] > 70:  # canaries, one round of dev, canaries: then held
+                monkeypatch.setattr(protocol, "FINGERPRINT", "moved-1")
+            return complete(request, fault)
+
+        monkeypatch.setattr(service, "complete", moving)
+        result = understudy("run", "--quiet", "-C", str(folder), timeout_s=300)
+    assert result.returncode == 7, result.stderr[-2000:]
+    assert "FAIL  canaries: the" in result.stdout and "version moved from simulated-" in result.stdout
+    assert "to moved-1 in round 2" in " ".join(result.stdout.split())
+    assert "nothing registered" in result.stdout
