@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import signal
@@ -75,6 +77,26 @@ def test_thresholds_are_decided_anew_without_a_call(project: Path) -> None:
     assert refused.returncode == 7 and "verdict: fail (before: pass)" in refused.stdout
     assert {p: p.stat().st_mtime_ns for p in (project / "cache").rglob("*.json")} == calls
     assert (project / "runs/run-0001/spending.jsonl").read_bytes() == spent
+
+
+def test_people_fill_in_a_sheet_and_hold_the_judge_against_it(project: Path, tmp_path: Path) -> None:
+    sheet = understudy("calibrate", "--sheet", "40", "-C", str(project)).stdout
+    rows = list(csv.DictReader(io.StringIO(sheet)))
+    assert len(rows) == 40 and {"question", "reference", "answer", "covered"} <= rows[0].keys()
+    labels = tmp_path / "labels.csv"
+    with open(labels, "w", encoding="utf-8", newline="") as f:
+        writer = csv.DictWriter(f, rows[0])
+        writer.writeheader()
+        # These people want the reference word for word.
+        writer.writerows({**r, "covered": "yes" if r["answer"].strip() == r["reference"] else "no"} for r in rows)
+    told = understudy("calibrate", str(labels), "-C", str(project))
+    assert told.returncode == 0, told.stderr
+    assert "judge against people: 40 answers of 40 items" in told.stdout and "corrected by people" in told.stdout
+    assert max(map(len, told.stdout.splitlines())) <= 80
+    nothing = understudy("calibrate", "-C", str(project))
+    assert nothing.returncode == 2 and "CALIBRATE_NOTHING" in nothing.stderr
+    missing = understudy("calibrate", "none.csv", "-C", str(project))
+    assert missing.returncode == 3 and "FILE_NOT_FOUND" in missing.stderr
 
 
 def test_every_stage_with_rows_balances(project: Path) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 from understudy.config import GateConfig
 from understudy.core.artifact import Artifact
+from understudy.core.records import read_examples
 from understudy.core.stage import Step
 from understudy.errors import ConfigError
-from understudy.evals import canary, regate
+from understudy.evals import calibrating, canary, regate
+from understudy.evals.labels import read_labels
 from understudy.evals.score import main_setting
 from understudy.project import Project, Run
 
@@ -32,6 +34,10 @@ class HeldScores:
         self.champion = champion is not None
         steps = {"candidate": candidate, **{s.name.removeprefix("score-held-"): s for s in others}}
         steps |= {"champion": champion} if champion else {}
+        self.answers = self._found(project, _one(candidate.inputs["answers"])).path
+        self.examples = read_examples(self._found(project, _one(candidate.inputs["held"])).path / "held.jsonl")
+        second = [s for s in run.plan().steps if s.name == "score-second-judge"]
+        self.second = self._found(project, second[0]).path if second else None
         self.scores = {who: self._found(project, of).path for who, of in steps.items()}
         bias = step.inputs["bias"]
         asked = step.inputs.get("canaries") or []
@@ -53,6 +59,71 @@ class HeldScores:
     def held(self) -> dict[str, tuple[Path, str]]:
         """Who -> (folder of scores, setting)."""
         return {who: (path, main_setting(path)) for who, path in self.scores.items()}
+
+
+def _one(value: object) -> Step:
+    assert isinstance(value, Step)
+    return value
+
+
+def label_sheet(given: HeldScores, count: int) -> str:
+    """The CSV text that people fill in."""
+    scores, setting = given.held["candidate"]
+    grades, answers = calibrating.grades_of(scores, setting), calibrating.answers_of(given.answers, setting)
+    return calibrating.sheet(given.examples, answers, grades, regate.thresholds(scores), count)
+
+
+def calibrated(given: HeldScores, labels: Path | None) -> dict[str, Any]:
+    """What people's labels and the second judge say of the judge: {"labels": ..., "second_judge": ...}."""
+    scores, setting = given.held["candidate"]
+    limits, grades = regate.thresholds(scores), calibrating.grades_of(scores, setting)
+    bar = given.rules.bar if given.rules.metric == "coverage" else None
+    found: dict[str, Any] = {"bar": bar}
+    if labels:
+        answers = calibrating.answers_of(given.answers, setting)
+        found["labels"] = calibrating.calibrate(read_labels(labels), answers, grades, limits, bar)
+    if given.second:
+        other = calibrating.grades_of(given.second, setting)
+        found["second_judge"] = calibrating.compare(grades, other, limits, bar if bar is not None else 1.0)
+    if len(found) == 1:
+        fix = "give a file of labels (--sheet 60 makes one), or set `second_judge` and run"
+        raise ConfigError("CALIBRATE_NOTHING", given.run.id, "there is nothing to compare the judge with", fix)
+    return found
+
+
+def calibration_table(found: dict[str, Any]) -> Iterator[str]:
+    """At most 80 columns."""
+    bar = found["bar"]
+    if of := found.get("labels"):
+        yield f"judge against people: {of['answers']} answers of {of['items']} items labelled"
+        for name in ("sensitivity", "specificity", "kappa", "spearman_similarity", "spearman_precision"):
+            yield f"  {name.replace('_', ', '):<26}{_interval(of[name]) if of[name] else 'these labels cannot tell'}"
+        for name, what in LEFT_OUT.items():
+            if of[name]:
+                yield f"  {of[name]} {what}"
+        yield f"coverage on held by the judge   {_interval(of['judged'])}"
+        yield f"corrected by people's labels    {_interval(of['corrected'])}"
+        if bar is not None:
+            yield f"bar {bar:g}: {_cleared(of['clears'])} by the judge, {_cleared(of['clears_corrected'])} corrected"
+    if of := found.get("second_judge"):
+        yield f"second judge: {of['answers']} answers"
+        kappa = _interval(of["kappa"]) if of["kappa"] else "one of them never changes its mind"
+        yield f"  kappa                     {kappa}"
+        yield f"  coverage                  {_interval(of['rates'][0])} and {_interval(of['rates'][1])}"
+        yield f"  difference, paired        {_interval(of['difference'])}"
+        if bar is not None:
+            yield f"  the decision {'FLIPS' if of['flips'] else 'does not flip'} at the bar of {bar:g}"
+
+
+LEFT_OUT = {
+    "unmatched": "labels fit no answer of this run",
+    "unjudged": "labelled answers could not be graded by the judge",
+    "split": "answers divide their labellers evenly and decide nothing",
+}
+
+
+def _cleared(clears: bool) -> str:
+    return "cleared" if clears else "not cleared"
 
 
 def decide_again(given: HeldScores, similarity: int | None, precision: int | None, bar: float | None) -> dict[str, Any]:

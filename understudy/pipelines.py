@@ -243,6 +243,14 @@ class Lifecycle:
         answers = s.ask_service.step(ask, name="answer-held-service", data=self.data, held=self.held)
         return s.score_held.step(self._grades("service"), name="score-held-service", answers=answers, held=self.held)
 
+    def _second(self, candidate: Step) -> Step:
+        """The candidate's held answers, graded by the second judge."""
+        answers = candidate.inputs["answers"]
+        grades = self._grades("candidate").model_copy(
+            update={"judge": self.config.second_judge, "scorers": [], "by": {}}
+        )
+        return s.score_held.step(grades, name="score-second-judge", answers=answers, held=self.held)
+
     def _champion(self) -> Step | None:
         if not self.bound.champion:
             return None
@@ -277,13 +285,14 @@ class Lifecycle:
         for who, step in (("champion", self._champion()), ("service", self._service())):
             if step:
                 held[who] = step
+        second = [self._second(held["candidate"])] if self.config.second_judge else []
         bias = self._bias(candidate, unmitigated)
         others = [held[who] for who in ("base", "few_shot", "service") if who in held]
         compared = {"candidate": held["candidate"], "others": others, "champion": held.get("champion")}
         canaries += [self._canary(len(canaries), held["candidate"])] if canaries else []
         verdict = s.gate.step(self._rules(), **compared, bias=bias, canaries=canaries)
         release = self._register(verdict, candidate, [r.data for r in rounds] if self.config.teacher else [])
-        shown = [*arms, *held.values(), *([bias] if bias else []), verdict, release]
+        shown = [*arms, *held.values(), *second, *([bias] if bias else []), verdict, release]
         return Plan.of(self.config.name, [*ordered, *arms, release, self._report(shown)])
 
     def curve(self, sizes: Sequence[int]) -> Plan:

@@ -38,7 +38,7 @@ def refuse(project: Project) -> None:
         if not value.strip() or "\n" in value or "\r" in value:
             state = "is not set" if name not in os.environ else "is empty or holds a line break"
             raise ConfigError("ENV_MISSING", key, f"the environment variable {name} {state}", f"export {name}=...")
-    services = {name: getattr(project.config, name) for name in ("teacher", "judge", "service")}
+    services = {name: getattr(project.config, name) for name in ("teacher", "judge", "second_judge", "service")}
     for name, service in services.items():
         if service and service.provider != "simulated":
             endpoint(service, name)

@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 ORDER = (
-    *("init", "prompts", "check", "plan", "run", "show", "runs", "explain", "ledger", "blame", "bias", "regate"),
-    *("curve", "track", "notify", "upload", "export", "serve", "traffic", "watch", "harvest", "gc", "step", "schema"),
-    "simulate",
+    *("init", "prompts", "check", "plan", "run", "show", "runs", "explain", "ledger", "blame"),
+    *("bias", "regate", "calibrate", "curve", "track", "notify", "upload", "export", "serve", "traffic"),
+    *("watch", "harvest", "gc", "step", "schema", "simulate"),
 )
 """Commands as a person meets them."""
 

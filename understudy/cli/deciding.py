@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,25 @@ import typer
 from understudy.cli.app import Json, app, open_project
 from understudy.cli.rows import Run
 from understudy.errors import ConfigError, GateError
+
+
+@app.command()
+def calibrate(
+    labels: Annotated[Path | None, typer.Argument(help="CSV of people's labels, as --sheet makes it.")] = None,
+    sheet: Annotated[int | None, typer.Option(min=2, max=100_000, help="Print a sheet of so many answers.")] = None,
+    run_id: Run = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the judge against people's labels or a second judge."""
+    from understudy.decisions import HeldScores, calibrated, calibration_table, label_sheet
+
+    project = open_project()
+    given = HeldScores(project, project.run(run_id))
+    if sheet:
+        typer.echo(label_sheet(given, sheet), nl=False)
+        return
+    found = calibrated(given, labels)
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(calibration_table(found)))
 
 
 @app.command()

@@ -44,6 +44,9 @@ class Config(Strict):
     """Writes examples from the coverage seeds; without it, collected examples are the training data."""
     judge: ServiceConfig | None = None
     """Grades answers; without it only reference scorers run."""
+    second_judge: ServiceConfig | None = None
+    """Grades the candidate's held answers too; `understudy calibrate` tells whether the decision depends on the
+    judge."""
     service: ServiceConfig | None = None
     """The rented model itself, answered and judged beside the candidate; its column in the report."""
     synthesize: SynthesizeConfig = SynthesizeConfig()
@@ -86,10 +89,13 @@ class Config(Strict):
             raise PydanticCustomError(
                 "cfg_missing", "`synthesize.faithful` needs a `judge`", {"key": "synthesize faithful"}
             )
+        if self.second_judge and not self.judge:
+            raise PydanticCustomError("cfg_missing", "`second_judge` needs a `judge` to compare with", {"key": "judge"})
         if self.loop.rounds > 1 and not self.teacher and "rounds" in self.loop.model_fields_set:
             raise PydanticCustomError("cfg_missing", "`loop.rounds` above 1 needs a `teacher`", {"key": "loop rounds"})
         if self.loop.budget is not None:
             roles = {"teacher": self.teacher, "judge": self.judge, "service": self.service}
+            roles |= {"second_judge": self.second_judge}
             for role, service in roles.items():
                 if service and service.price is None and service.provider != "simulated":
                     what = f"`loop.budget` needs the price of every rented model: write `{role}: {{price: ...}}`"
