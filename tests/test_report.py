@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from understudy.evals import plots
-from understudy.evals.report import METRICS, ReportData, describe, render, shown
+from understudy.evals.metrics import METRICS, describe, shown
+from understudy.evals.report import ReportData, render
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}</style></svg>"
 

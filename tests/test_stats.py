@@ -12,6 +12,23 @@ from understudy.evals import stats
 from understudy.evals.stats import Interval, mcnemar, mean_interval, paired_difference, wilson
 
 
+def test_a_ratio_of_rates_covers_the_true_one_and_says_when_it_cannot_tell() -> None:
+    import numpy as np
+
+    rng, hits, loops = np.random.default_rng(3), 0, 1500
+    for _ in range(loops):
+        easy = rng.random(80)  # what is easy for one is easy for the other
+        a = {str(i): float(u < 0.63) for i, u in enumerate(easy)}
+        b = {str(i): float(u < 0.9 + rng.normal() * 0.05) for i, u in enumerate(easy)}
+        found = stats.paired_ratio(a, b)
+        assert found
+        hits += found.low <= 0.7 <= found.high
+    assert 0.93 <= hits / loops <= 0.985
+    assert stats.paired_ratio({"a": 1.0}, {"a": 0.0}) is None
+    unsure = stats.paired_ratio({"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0})
+    assert unsure and unsure.high == float("inf")
+
+
 def test_wilson_has_the_textbook_values() -> None:
     # Brown, Cai, DasGupta (2001): the closed form, worked by hand for 8 of 10 and 0 of 10.
     assert wilson(8, 10).to_json() == {"value": 0.8, "low": 0.490162, "high": 0.943318, "n": 10}

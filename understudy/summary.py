@@ -98,6 +98,8 @@ class Summary(BaseModel):
     """The candidate on dev under each setting of `answer.grid`."""
     held: dict[str, dict[str, IntervalRow]]
     differences: dict[str, dict[str, IntervalRow]]
+    share_of_service: IntervalRow | None = None
+    """The candidate's rate by the gate's metric over the service's own, on held."""
     verdict: VerdictRow | None
     version: int | None
     report: str | None
@@ -260,6 +262,7 @@ def summarise(
         decoding=decoding_rows(artifacts),
         held=verdict.get("held", {}),
         differences=verdict.get("differences", {}),
+        share_of_service=verdict.get("share_of_service"),
         verdict=VerdictRow(**{k: verdict[k] for k in ("passed", "rules")}) if verdict else None,
         version=status.get("version"),
         report=str(reports[0].resolve()) if reports else None,

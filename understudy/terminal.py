@@ -162,6 +162,8 @@ def _held(summary: Summary) -> list[str]:
         lines.append(f"{who:<28}" + "".join(f"{interval(summary.held[who].get(m)):<26}" for m in metrics).rstrip())
     for pair, values in summary.differences.items():
         lines.append(f"{pair:<28}" + "".join(f"{interval(values.get(m)):<26}" for m in metrics).rstrip())
+    if share := summary.share_of_service:
+        lines.append(f"candidate over service      {interval(share)} of its {summary.metric}")
     return lines
 
 

@@ -35,7 +35,8 @@ class Curve:
 def render(curve: Curve, out: Path) -> None:
     """Write `curve.json` and `curve.html`."""
     from understudy.evals import plots
-    from understudy.evals.report import describe, pages
+    from understudy.evals.metrics import describe
+    from understudy.evals.report import pages
 
     about = describe(curve.metric)
     found = [*curve.points, *({"low": v, "high": v} for v in curve.levels.values())]

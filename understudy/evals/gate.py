@@ -7,6 +7,7 @@ must pass, so more rules make a wrong pass rarer, never likelier.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from understudy.config import GateConfig
 from understudy.core.records import read_jsonl
 from understudy.errors import ConfigError, IntegrityError
 from understudy.evals import stats
-from understudy.evals.score import better, interval, samples_of, stretched
+from understudy.evals.score import better, interval, kind, samples_of, stretched
 
 Held = Mapping[str, tuple[Path, str]]
 """Who answered -> (folder of scores, setting); who is base, few_shot, candidate, champion or service."""
@@ -72,6 +73,7 @@ def decide(
         },
         "canaries": canaries,
         "settings": {who: held[who][1] for who in values},
+        "share_of_service": _share(values, cfg),
         "differences": {pair: {m: d.to_json() for m, d in of.items()} for pair, of in differences.items()},
     }
     (out / "verdict.json").write_text(json.dumps(verdict, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
@@ -123,6 +125,15 @@ def _differences(values: Mapping[str, Values], cfg: GateConfig) -> dict[str, dic
                 pair[metric] = stats.paired_difference(stretched(metric, a), stretched(metric, b), cfg.confidence)
         found[f"candidate-{who}"] = pair
     return found
+
+
+def _share(values: Mapping[str, Values], cfg: GateConfig) -> dict[str, Any] | None:
+    """What share of the service's own rate the candidate reaches; only for rates, where higher is better."""
+    if "service" not in values or kind(cfg.metric) != "rate" or cfg.metric not in values["service"]:
+        return None
+    ours, theirs = values["candidate"][cfg.metric], values["service"][cfg.metric]
+    found = stats.paired_ratio(ours, theirs, cfg.confidence) if ours.keys() == theirs.keys() else None
+    return found.to_json() if found and found.high < math.inf else None
 
 
 def _unjudged(metric: str, theirs: Values) -> dict[str, float]:

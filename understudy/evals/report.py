@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.evals.metrics import METRICS, Metric, describe, shown
+
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
@@ -28,53 +30,6 @@ WHO = {
 JUDGED = frozenset({"coverage", "judge_similarity", "judge_precision"})
 SAMPLES, WORST = 6, 6
 SOURCES = ("read", "written by the teacher", "written as twins")
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How a metric is written: its name, what it says, the factor to its shown unit, its bounds."""
-
-    name: str
-    says: str
-    factor: float = 100.0
-    unit: str = "%"
-    decimals: int = 1
-    low: float | None = 0.0
-    high: float | None = 1.0
-    better: str = "higher"
-    difference: str = "percentage points"
-
-
-_GRADES = "grade points"
-METRICS = {
-    "coverage": Metric("Coverage", "share of prompts whose answer the judge grades at or above both thresholds"),
-    "judge_similarity": Metric("Judge: similarity", "mean grade, 1 to 100", 1.0, "", 1, 0.0, 100.0, difference=_GRADES),
-    "judge_precision": Metric("Judge: precision", "mean grade, 1 to 100", 1.0, "", 1, 0.0, 100.0, difference=_GRADES),
-    "exact_facts": Metric("Exact facts", "share of answers with every fact and no other number or name"),
-    "exact": Metric("Exact match", "share of answers equal to the reference"),
-    "number": Metric("Final number", "share of answers with the right final number"),
-    "f1": Metric("F1", "word overlap with the reference"),
-    "bleu": Metric("BLEU", "n-gram precision"),
-    "chrf": Metric("chrF", "character n-gram F-score"),
-    "rouge1": Metric("ROUGE-1", "unigram F-score"),
-    "rouge2": Metric("ROUGE-2", "bigram F-score"),
-    "rougeL": Metric("ROUGE-L", "longest common subsequence F-score"),
-    "relevance": Metric("Relevance", "whether the answer addresses the prompt"),
-    "completeness": Metric("Completeness", "share of the reference's content in the answer"),
-    "faithfulness": Metric("Faithfulness", "share of the answer that the context supports"),
-    "acceptability": Metric("Acceptability", "how acceptable the answer is as language"),
-    "sentiment": Metric("Sentiment", "1 very negative to 5 very positive", 1.0, "", 2, 1.0, 5.0, difference="levels"),
-    "not_negative": Metric("Not negative", "share of answers with neutral or better sentiment"),
-    "refusal": Metric("Refusals", "share of answers that give none; lower is better", better="lower"),
-    "diversity": Metric("Diversity", "1 - mean similarity to every other answer"),
-    "distinct1": Metric("Distinct words", "different words per word of all answers"),
-    "distinct2": Metric("Distinct pairs", "different pairs of words per pair of all answers"),
-    "within_length": Metric("Within length", "share of answers as long as the request wants"),
-    "length": Metric("Length", "words of an answer", 1.0, "", 1, 0.0, None, difference="words"),
-    "loss": Metric(
-        "Loss", "nats per token of the reference; lower is better", 1.0, "", 3, 0.0, None, "lower", "nats per token"
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +87,6 @@ def pages() -> Environment:
     )
 
 
-def describe(metric: str) -> Metric:
-    """How a metric is written; one that is not known here is shown as it is."""
-    return METRICS.get(metric) or Metric(metric, "", 1.0, "", 3, None, None, difference="")
-
-
-def shown(metric: Metric, value: float, *, signed: bool = False, unit: bool = True) -> str:
-    """A value in the metric's unit with a true minus sign; no `-0.0`."""
-    text = f"{value * metric.factor:{'+' if signed else ''}.{metric.decimals}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "\N{MINUS SIGN}") + (f"\N{NO-BREAK SPACE}{metric.unit}" if unit and metric.unit else "")
-
-
 class _Page:
     """Turns ReportData into what the template prints: texts, table cells and figures."""
 
@@ -181,6 +123,7 @@ class _Page:
             "table": self.table(),
             "columns": [self.column(w) for w in self.who],
             "differences": self.differences(),
+            "share": self.share(),
             "bias": self.bias(),
             "samples": [self.item(i) for i in self.samples()],
             "worst": [self.item(i) for i in self.worst()],
@@ -303,8 +246,38 @@ class _Page:
             "figure": figure,
             "rows": table,
             "metrics": [describe(m) for m in metrics],
+            "gains": self.gains(),
             "untargeted": any(r["arm"] == "untargeted" for r in rows),
         }
+
+    def gains(self) -> list[Row]:
+        """What each round gained over the one before, by rows and by money; a line for each that is known."""
+        lines = []
+        scale = self.main.factor
+        unit = self.main.difference
+        for key, name in (
+            ("gain", f"Gained over the round before, {unit}"),
+            ("gain_per_1000_rows", "... per 1,000 rows"),
+            ("cost", "Money for teacher and judge"),
+            ("gain_per_money", "Gained per unit of money"),
+        ):
+            cells = []
+            for r in self.data.rounds:
+                value = r.get(key)
+                value = value["value"] if isinstance(value, dict) else value
+                if value is None:
+                    cells.append("")
+                else:
+                    text = f"{value:.4f}" if key == "cost" else f"{value * scale:+.1f}"
+                    cells.append(text.replace("-", "\N{MINUS SIGN}"))
+            if any(cells):
+                lines.append({"name": name, "cells": cells})
+        return lines
+
+    def share(self) -> Row | None:
+        """The candidate's rate over the service's own, in per cent."""
+        found = self.verdict.get("share_of_service")
+        return {key: f"{found[key]:.0%}" for key in ("value", "low", "high")} if found else None
 
     def point(self, slot: int, row: Row) -> Any:
         from understudy.evals import plots

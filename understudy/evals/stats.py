@@ -68,6 +68,33 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float], confidence
     return _bootstrap([a[k] - b[k] for k in sorted(a)], confidence, (-1.0, 1.0) if unit else None)
 
 
+def paired_ratio(a: Mapping[str, float], b: Mapping[str, float], confidence: float = 0.95) -> Interval | None:
+    """Mean of a over mean of b, of rates of the same items; None where b is nowhere above 0.
+
+    Fieller (1954): the ratios r at which the paired values a - r b have a mean that cannot be told from 0. Raises
+    DataError when the two do not hold the same items.
+    """
+    paired_difference(a, b)  # raises where they are not of the same items
+    keys = sorted(a)
+    n, over, under = len(keys), sum(a.values()), sum(b.values())
+    if under <= 0:
+        return None
+    ratio = over / under
+    if n < 2:
+        return Interval(ratio, 0.0, math.inf, n)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    saa, sbb, sab = (
+        sum((x[k] - sum(x.values()) / n) * (y[k] - sum(y.values()) / n) for k in keys) / (n - 1)
+        for x, y in ((a, a), (b, b), (a, b))
+    )
+    ma, mb = over / n, under / n
+    p, q, r = mb * mb - z * z * sbb / n, ma * mb - z * z * sab / n, ma * ma - z * z * saa / n
+    if p <= 0:  # b cannot be told from 0: the ratio could be anything
+        return Interval(ratio, 0.0, math.inf, n)
+    root = math.sqrt(max(0.0, q * q - p * r))
+    return Interval(ratio, min(ratio, max(0.0, (q - root) / p)), max(ratio, (q + root) / p), n)
+
+
 def mean_difference(values: Sequence[float], reach: float, confidence: float = 0.95) -> Interval:
     """Percentile bootstrap of a mean of paired differences that lie in -reach..reach, one for each unit."""
     return _bootstrap(values, confidence, (-reach, reach))
