@@ -45,7 +45,8 @@ def run(seed: int) -> dict[str, dict[str, float]]:
 
 
 def measure(seeds: int) -> dict[str, Any]:
-    rows, by_item = [], {}
+    rows: list[dict[str, Any]] = []
+    by_item: dict[str, list[float]] = {}
     for seed in range(seeds):
         values = run(seed)
         first, aimed, unaimed = (values[arm] for arm in ARMS)
