@@ -21,7 +21,7 @@ def money(cfg: ScoreStep, data: Dataset, judged: int, context: Context) -> Money
 
     if cfg.budget is None or context.run is None:
         return None
-    spent = sum(of["cost"] + of["unsettled"] for of in spending(context.run / FILE).values())
+    spent = sum(of["cost"] for of in spending(context.run / FILE).values())
     calls = context.measured.get("calls")
     each = float(calls["cost"]) / max(1, judged) if isinstance(calls, dict) else 0.0
     held = (data.ledger.rejected.get("held", 0) if data.ledger else 0) * cfg.decides * each

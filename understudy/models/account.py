@@ -24,6 +24,11 @@ PER = 1_000_000
 """Prices are per so many tokens."""
 SLACK = 1e-9
 """Money; sums of floating-point prices are no more exact."""
+AT_ONCE = 32
+"""Requests that money is reserved for, and written down for, at once."""
+PARTS = 8
+"""No more than this part of what is left of a budget is reserved at once."""
+COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cost")
 
 
 def cost(price: Price | None, prompt_tokens: float, completion_tokens: float) -> float:
@@ -32,25 +37,34 @@ def cost(price: Price | None, prompt_tokens: float, completion_tokens: float) ->
 
 
 class Account:
-    """Thread-safe, and safe between processes that share `file`. Without a limit it only writes down what was spent."""
+    """Thread-safe, and safe between processes that share `file`. Without a limit it only writes down what was spent.
+
+    Money is reserved for some requests at once, and what they cost is written for some at once: a system call lets
+    another thread in, and eight of them for each request took a seventh of a client's speed.
+    """
 
     def __init__(self, file: Path, limit: float | None = None) -> None:
         self.file, self.limit = file, limit
         self._name = secrets.token_hex(4)
-        self._reserved: dict[str, float] = {}
-        self._spent = 0.0
-        self._read = 0
-        self._count = 0
-        self._cut = True
-        self._fd: int | None = None
         self._changed = threading.Condition()
-        self._mine: set[str] = set()
+        self._fd: int | None = None
+        self._read = 0
+        self._cut = True
+        self._spent = 0.0
+        self._reserved: dict[str, float] = {}
+        # This account's own: money that is reserved and free, requests in flight, and what is not written yet.
+        self._purse = 0.0
+        self._flying: dict[str, float] = {}
+        self._count = 0
+        self._settled: dict[str, dict[str, float]] = {}
 
     @property
     def spent(self) -> float:
         """Money that replies have cost, and what is reserved for requests without one."""
-        with self._changed, self._locked():
-            return self._taken()
+        with self._changed:
+            self._flush()
+            with self._locked():
+                return self._taken()
 
     def _taken(self) -> float:
         return self._spent + sum(self._reserved.values())
@@ -61,31 +75,72 @@ class Account:
         Raises ResourceError BUDGET_SPENT when the request could exceed the limit whatever its neighbours cost.
         """
         with self._changed:
-            while True:
-                with self._locked():
-                    taken = self._taken()
-                    if self.limit is None or taken + most <= self.limit + SLACK:
-                        self._count += 1
-                        ticket = f"{self._name}-{self._count}"
-                        self._mine.add(ticket)
-                        if self.limit is not None:
-                            self._write({"ticket": ticket, "role": role, "reserved": round(most, 9)})
-                        return ticket
-                if not self._mine:
-                    raise self._refusal(role, most, taken)
+            while self.limit is not None and self._purse < most - SLACK and not self._draw(most):
+                if not self._flying:
+                    self._purse = 0.0
+                    self._flush()  # another process may have a use for the rest
+                    raise self._refusal(role, most)
                 self._changed.wait(1.0)
+            self._count += 1
+            ticket = f"{self._name}-{self._count}"
+            self._flying[ticket] = most
+            self._purse = max(0.0, self._purse - most)
+            return ticket
+
+    def _draw(self, most: float) -> bool:
+        """Reserve enough for `most`, and for more requests like it while that is a small part of what is left."""
+        assert self.limit is not None
+        self._write_settled()
+        with self._locked():
+            free = self.limit - self._taken()
+            short = most - max(0.0, self._purse)
+            if free + SLACK < short:
+                return False
+            more = most * (min(AT_ONCE, int(free / PARTS / most)) - 1) if most > 0 else 0.0
+            self._purse += short + max(0.0, more)
+            self._write({"ticket": self._name, "reserved": round(self._held(), 9)})
+            return True
+
+    def _held(self) -> float:
+        """What is reserved for this account: free, in flight, or spent and not written yet."""
+        return max(0.0, self._purse) + sum(self._flying.values())
 
     def settle(self, ticket: str, role: str, cost: float, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """Replace a reservation by what the request has cost; 0 where the provider said that it did nothing."""
         with self._changed:
-            self._mine.discard(ticket)
-            if cost or prompt_tokens or completion_tokens or self.limit is not None:
-                tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-                with self._locked():
-                    self._write({"ticket": ticket, "role": role, "cost": round(cost, 9), **tokens})
+            # A reply may cost more than was thought; what is free never falls below nothing.
+            self._purse = max(0.0, self._purse + self._flying.pop(ticket) - cost)
+            of = self._settled.setdefault(role, dict.fromkeys(COUNTS, 0))
+            of["requests"] += bool(cost or completion_tokens)
+            of["cost"] += cost
+            of["prompt_tokens"] += prompt_tokens
+            of["completion_tokens"] += completion_tokens
+            of["settled"] = of.get("settled", 0) + 1
+            if sum(o["settled"] for o in self._settled.values()) >= AT_ONCE:
+                self._flush()
             self._changed.notify_all()
 
-    def _refusal(self, role: str, most: float, taken: float) -> ResourceError:
+    def _flush(self) -> None:
+        if self._settled or self.limit is not None:
+            self._write_settled()
+        if self.limit is not None:
+            with self._locked():
+                if self._reserved.get(self._name, 0.0) != round(self._held(), 9):
+                    self._write({"ticket": self._name, "reserved": round(self._held(), 9)})
+
+    def _write_settled(self) -> None:
+        if not self._settled:
+            return
+        with self._locked():
+            for role, of in self._settled.items():
+                row = {key: round(of[key], 9) for key in COUNTS}
+                held = {"reserved": round(self._held(), 9)} if self.limit is not None else {}
+                self._write({"ticket": self._name, "role": role, **row, **held})
+            self._settled = {}
+
+    def _refusal(self, role: str, most: float) -> ResourceError:
+        with self._locked():
+            taken = self._taken()
         what = (
             f"{taken:.4f} of the budget of {self.limit:g} is spent, and the next request may cost {most:.4f}; "
             "stopped before it was sent"
@@ -118,7 +173,10 @@ class Account:
         return self._fd
 
     def close(self) -> None:
+        """Write what is left to write; money that was reserved and not needed is free again."""
         with self._changed:
+            self._purse = 0.0
+            self._flush()
             if self._fd is not None:
                 os.close(self._fd)
                 self._fd = None
@@ -130,11 +188,9 @@ class Account:
         self._read += whole
 
     def _enter(self, row: dict[str, Any]) -> None:
+        self._spent += row.get("cost", 0.0)
         if "reserved" in row:
             self._reserved[row["ticket"]] = row["reserved"]
-        elif "cost" in row:
-            self._reserved.pop(row["ticket"], None)
-            self._spent += row["cost"]
 
     def _write(self, row: dict[str, Any]) -> None:
         line = json.dumps(row).encode() + b"\n"
@@ -158,23 +214,20 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 def spending(file: Path) -> dict[str, dict[str, float]]:
-    """Role -> {requests, prompt_tokens, completion_tokens, cost, unsettled} of an account's file."""
+    """Role -> {requests, prompt_tokens, completion_tokens, cost} of an account's file; `unsettled` has cost only.
+
+    `unsettled`: what is reserved by requests in flight, or was by processes that were killed.
+    """
     found: dict[str, dict[str, float]] = {}
-    reserved: dict[str, tuple[str, float]] = {}
+    reserved: dict[str, float] = {}
     for line in file.read_bytes().splitlines() if file.is_file() else []:
         row = _row(line)
-        if "role" not in row:
-            continue
-        of = found.setdefault(
-            row["role"], dict.fromkeys(("requests", "prompt_tokens", "completion_tokens", "cost", "unsettled"), 0)
-        )
         if "reserved" in row:
-            reserved[row["ticket"]] = row["role"], row["reserved"]
-        elif "cost" in row:
-            reserved.pop(row["ticket"], None)
-            of["requests"] += bool(row["completion_tokens"] or row["cost"])
-            for key in ("prompt_tokens", "completion_tokens", "cost"):
+            reserved[row["ticket"]] = row["reserved"]
+        if "role" in row:
+            of = found.setdefault(row["role"], dict.fromkeys(COUNTS, 0))
+            for key in COUNTS:
                 of[key] += row[key]
-    for role, most in reserved.values():
-        found[role]["unsettled"] += most
+    if left := sum(reserved.values()):
+        found["unsettled"] = {**dict.fromkeys(COUNTS, 0), "cost": left}
     return found
