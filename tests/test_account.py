@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_service import Opened, chat, serving
+from test_service import Opened, chat, error, serving
 
 from understudy.config import ServiceConfig
 from understudy.config.models import Price
@@ -119,3 +119,24 @@ def test_without_a_limit_what_was_spent_is_written_down(tmp_path: Path, opened: 
         model.close()
     assert spending(account.file)["judge"]["cost"] == pytest.approx(20 * cost(PRICE, 7, 3))
     assert spending(account.file)["judge"]["requests"] == 20
+
+
+def test_who_waits_for_money_is_sent_away_when_the_batch_stops(tmp_path: Path) -> None:
+    account, stop = Account(tmp_path / "spending.jsonl", 1.0), threading.Event()
+    assert account.reserve("teacher", 0.9, stop)
+    threading.Timer(0.1, stop.set).start()
+    assert account.reserve("teacher", 0.9, stop) is None
+    account.close()
+
+
+def test_waiting_for_money_is_no_part_of_the_deadline(tmp_path: Path, opened: Opened) -> None:
+    account = Account(tmp_path / "spending.jsonl", 0.0017)
+    held = account.reserve("teacher", 0.0015)
+    assert held
+    threading.Timer(1.2, lambda: account.settle(held, "teacher", 0.0001, 1, 1)).start()
+    cfg = ServiceConfig(provider="openai", model="m", price=PRICE, max_tokens=30, timeout_s=1.0)
+    with serving(lambda request, before: chat("fine") if before else error(503)) as (server, url):
+        model = opened(ServiceModel(cfg, base_url=url, account=account))
+        model.backoff_s = 0.01
+        (answer,) = model.ask(ASKED[:1], model.sampling())
+    assert not isinstance(answer, Exception) and answer.text == "fine" and server.hits == 2

@@ -124,3 +124,12 @@ def test_a_provider_that_moves_while_a_run_goes_on_freezes_its_gate(
     assert "FAIL  canaries: the" in result.stdout and "version moved from simulated-" in result.stdout
     assert "to moved-1 in round 2" in " ".join(result.stdout.split())
     assert "nothing registered" in result.stdout
+
+
+def test_a_fleet_whose_versions_overlap_has_not_moved() -> None:
+    def fleet(round_number: int, *versions: str) -> dict[str, Any]:
+        made = canary(round_number, "1010")
+        return {**made, "judge": {**made["judge"], "versions": list(versions)}}
+
+    assert moved([fleet(0, "a", "b"), fleet(1, "b", "a"), fleet(2, "b", "c")], 0.0) == []
+    assert moved([fleet(0, "a", "b"), fleet(1, "c")], 0.0) == ["the judge's version moved from a, b to c in round 1"]

@@ -99,3 +99,31 @@ def test_rounds_after_the_target_may_be_skipped_only_when_a_target_is_set() -> N
     aimed = {s.name: s for s in lifecycle(config(loop=LoopConfig(rounds=3, target=0.8)), Bound()).steps}
     assert aimed["train-3"].skip_if is not None and aimed["train-3"].skip_if.of.name == "score-dev-2"
     assert aimed["train-3"].skip_if.alias.name == "train-2"
+
+
+def test_what_decides_on_rounds_moves_no_step_that_it_does_not_concern() -> None:
+    """Another report column, more rounds or another budget must not train anything anew."""
+    from understudy.config import LoopConfig, ServiceConfig
+
+    def prints(**changes: object) -> dict[str, str]:
+        return {s.name: s.fingerprint for s in lifecycle(config(**changes), Bound()).steps}
+
+    before = prints()
+    for changes in (
+        {"service": ServiceConfig()},
+        {"loop": LoopConfig(rounds=3)},
+        {"loop": LoopConfig(rounds=2, compare_untargeted=False)},
+    ):
+        now = prints(**changes)
+        moved = [
+            n for n, f in before.items() if n in now and now[n] != f and n.startswith(("synth", "train", "score-dev"))
+        ]
+        assert [n for n in moved if n != "synthesize-untargeted" and "untargeted" not in n] == []
+    # With more money a round that it had stopped may begin: its scores are looked at again, from cached replies.
+    richer = {"loop": LoopConfig(rounds=2, budget=5.0)}, {"loop": LoopConfig(rounds=2, budget=50.0)}
+    a, b = (prints(**r) for r in richer)
+    assert (
+        a["score-dev-1"] != b["score-dev-1"]
+        and a["train-1"] == b["train-1"]
+        and a["score-held-base"] == b["score-held-base"]
+    )

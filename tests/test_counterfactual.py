@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from understudy.bodies import training_files
 from understudy.config import BiasPrompts
 from understudy.core.artifact import Dataset
 from understudy.core.records import Document, Example, read_examples, read_jsonl, write_jsonl
@@ -17,7 +18,6 @@ from understudy.data.counterfactual.lexicon import language_of, lexicon
 from understudy.data.counterfactual.prompts import bias_prompts
 from understudy.data.counterfactual.rewrite import Person, Unswappable, mentions, rewrite
 from understudy.errors import ConfigError, DataError
-from understudy.stages import _training
 
 GENDER = lexicon(["gender"], None)
 EN, RU = GENDER["en", "gender"], GENDER["ru", "gender"]
@@ -329,4 +329,4 @@ def test_a_round_that_stands_for_an_earlier_one_gives_its_rows_once(tmp_path: Pa
         put = Example(name, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": name}])
         write_jsonl(tmp_path / name / "train.jsonl", [put])
     data, first, again = (Dataset(tmp_path / name) for name in ("split", "first", "first"))
-    assert _training(data, [first, again]) == [tmp_path / name / "train.jsonl" for name in ("split", "first")]
+    assert training_files(data, [first, again]) == [tmp_path / name / "train.jsonl" for name in ("split", "first")]

@@ -63,7 +63,7 @@ def test_every_version_and_template_reaches_the_card(tmp_path: Path, monkeypatch
     assert scored.facts["judge"]["template"] == digest(JUDGE.read_text("utf-8"))
 
     (tmp_path / "verdict").mkdir()
-    verdict = stages.gate(c.GateStep(must_beat=[]), scored, [], None, None, tmp_path / "verdict")
+    verdict = stages.gate(c.GateStep(must_beat=[]), scored, [], None, None, [], tmp_path / "verdict")
     model = tmp_path / "checkpoint" / "model"
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")

@@ -490,6 +490,34 @@ def test_replies_that_could_not_be_used_are_asked_again_by_the_next_run(tmp_path
     assert server.hits == hits + 1, "what was of use stays paid"
 
 
+def test_an_endpoint_that_takes_no_schema_is_asked_without_one_by_every_request_in_flight() -> None:
+    """All requests of the first batch go out with a schema at once; none may fail for it."""
+
+    def script(request: dict[str, Any], before: int) -> Reply:
+        if "response_format" in request:
+            reply = error(400, message="response_format is not supported")
+            reply.delay = 0.05
+            return reply
+        return chat('{"n": 1}')
+
+    with serving(script) as (server, url):
+        model = client(url, provider="openai", concurrency=8)
+        model.generate(conversations(1), GREEDY)
+        found = model.ask_json(
+            [[{"role": "user", "content": f"q {i}"}] for i in range(40)], dict, form={"type": "object"}
+        )
+    assert found == [{"n": 1}] * 40
+    assert server.hits <= 1 + 40 + 8
+
+
+def test_a_refusal_in_a_structured_reply_is_paid_once() -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    body = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": {}}
+    with serving(lambda request, before: Reply(body)) as (server, url):
+        (found,) = client(url).ask(conversations(1), GREEDY)
+    assert isinstance(found, RemoteError) and found.code == "REPLY_FILTERED" and server.hits == 1
+
+
 @pytest.mark.parametrize(
     "text", ['["\ud83d!", "\U0001f600"]', json.dumps(["\ud83d!", "\U0001f600"])], ids=["in the reply", "in its JSON"]
 )

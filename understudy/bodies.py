@@ -11,7 +11,7 @@ from understudy import config as c
 from understudy import provenance, spending
 from understudy.core.artifact import Answers, Artifact, Dataset, Release, Scores
 from understudy.core.context import current
-from understudy.core.records import Example, Ledger, read_examples
+from understudy.core.records import Example, Ledger, read_examples, read_jsonl
 
 if TYPE_CHECKING:
     from understudy.models.account import Account
@@ -118,11 +118,12 @@ def scores_of(
 def outlook(cfg: c.ScoreStep, data: Dataset, previous: Scores | None, out: Path) -> dict[str, object]:
     """What this round gained, and why another one is not worth it, if so."""
     from understudy.evals import rounds
-    from understudy.evals.score import load_summary, main_setting
+    from understudy.evals.score import load_summary, main_setting, samples_of
 
     found = load_summary(out)[main_setting(out)].get(cfg.metric)
     gained = rounds.gain(out, previous.path, cfg.metric, cfg.confidence) if found and previous else None
-    left = spending.money(cfg, data, found["n"] if found else 0, current())
+    samples = samples_of(row for row in read_jsonl(out / "scores.jsonl"))
+    left = spending.money(cfg, data, samples, current())
     reason = rounds.verdict(cfg, found is not None and rounds.reached(cfg, found), gained, left)
     if previous and previous.facts["stop"]:  # this round was skipped, and so are those after it
         reason = previous.facts["stop"]

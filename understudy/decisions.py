@@ -77,14 +77,15 @@ def calibrated(given: HeldScores, labels: Path | None) -> dict[str, Any]:
     """What people's labels and the second judge say of the judge: {"labels": ..., "second_judge": ...}."""
     scores, setting = given.held["candidate"]
     limits, grades = regate.thresholds(scores), calibrating.grades_of(scores, setting)
+    sure = given.rules.confidence
     bar = given.rules.bar if given.rules.metric == "coverage" else None
     found: dict[str, Any] = {"bar": bar}
     if labels:
         answers = calibrating.answers_of(given.answers, setting)
-        found["labels"] = calibrating.calibrate(read_labels(labels), answers, grades, limits, bar)
+        found["labels"] = calibrating.calibrate(read_labels(labels), answers, grades, limits, bar, sure)
     if given.second:
         other = calibrating.grades_of(given.second, setting)
-        found["second_judge"] = calibrating.compare(grades, other, limits, bar if bar is not None else 1.0)
+        found["second_judge"] = calibrating.compare(grades, other, limits, bar if bar is not None else 1.0, sure)
     if len(found) == 1:
         fix = "give a file of labels (--sheet 60 makes one), or set `second_judge` and run"
         raise ConfigError("CALIBRATE_NOTHING", given.run.id, "there is nothing to compare the judge with", fix)

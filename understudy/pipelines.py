@@ -123,7 +123,8 @@ class Lifecycle:
         arm = str(number) if targeted else "untargeted"
         before = rounds[number - 2] if number > 1 else None
         loop = self.config.loop
-        may_stop = loop.target < 1.0 or loop.min_gain is not None or loop.budget is not None
+        # The first round has gained over nothing yet.
+        may_stop = loop.target < 1.0 or loop.budget is not None or (loop.min_gain is not None and number > 2)
         judged = before.scores if before and may_stop else None
 
         def skipped(alias: Step | None) -> SkipIf | None:
@@ -199,10 +200,14 @@ class Lifecycle:
         settings["by"] = {
             k: v if v == "judge" else v | {"digest": digests.get(k, "")} for k, v in settings["by"].items()
         }
+        loop = self.config.loop
+        # What decides on further rounds is asked of a round's own dev scores only: others are the same whatever it is.
+        settings |= (
+            {"target": loop.target, "min_gain": loop.min_gain, "rounds_budget": loop.budget} if round_number else {}
+        )
         return c.ScoreStep(
             **settings, who=who, round=round_number, judge=self.config.judge, metric=self.metric,
-            target=self.config.loop.target, budget=self.config.loop.budget, next_rounds=self._next(round_number),
-            min_gain=self.config.loop.min_gain, decides=self._compared(),
+            budget=loop.budget, next_rounds=self._next(round_number), decides=self._compared(),
             digests={k: v for k, v in _of(self.bound.sources, "prompts").items() if k == "judge"},
         )  # fmt: skip
 
@@ -214,7 +219,7 @@ class Lifecycle:
     def _compared(self) -> int:
         """Models that are judged on held, and once more for the service's answers."""
         has = (self.config.coverage and self.config.answer.shots, self.bound.champion)
-        return 2 + sum(map(bool, has)) + 2 * bool(self.config.service)
+        return 2 + sum(map(bool, (*has, self.config.second_judge))) + 2 * bool(self.config.service)
 
     def _score(
         self, who: str, answers: Step, *, round_number: int, arm: str = "base", previous: Step | None = None

@@ -11,18 +11,19 @@ FILE = "spending.jsonl"
 """In the folder of a run: its account."""
 
 
-def money(cfg: ScoreStep, data: Dataset, judged: int, context: Context) -> Money | None:
+def money(cfg: ScoreStep, data: Dataset, samples: int, context: Context) -> Money | None:
     """The budget's state after a round whose dev answers were just judged; None without a budget.
 
-    A round is taken to cost what the rounds so far cost on average, and an answer to a held prompt what one to a dev
-    prompt did; what is kept back for the service's own answers is as much again as for judging them.
+    A round is taken to cost what the rounds so far cost on average, and a verdict on a held answer what the judge's
+    requests of this run cost on average; for the service's own answers as much again is kept back.
     """
     from understudy.models.account import spending
 
     if cfg.budget is None or context.run is None:
         return None
-    spent = sum(of["cost"] for of in spending(context.run / FILE).values())
-    calls = context.measured.get("calls")
-    each = float(calls["cost"]) / max(1, judged) if isinstance(calls, dict) else 0.0
-    held = (data.ledger.rejected.get("held", 0) if data.ledger else 0) * cfg.decides * each
-    return Money(cfg.budget, spent, spent / max(1, cfg.round), held)
+    so_far = spending(context.run / FILE)
+    spent = sum(of["cost"] for of in so_far.values())
+    judge = so_far.get("judge", {"cost": 0.0, "requests": 0})
+    held = data.ledger.rejected.get("held", 0) if data.ledger else 0
+    verdicts = held * cfg.decides * cfg.verdicts * samples
+    return Money(cfg.budget, spent, spent / max(1, cfg.round), verdicts * judge["cost"] / max(1, judge["requests"]))

@@ -67,10 +67,13 @@ class ScoreStep(ScoreConfig, Paid):
     judge: ServiceConfig | None = None
     metric: str = "coverage"
     target: Rate = 1.0
-    next_rounds: float = 1.0
+    next_rounds: Annotated[float, Field(json_schema_extra=EXECUTION)] = 1.0
     """What the next round will cost, in rounds like this one."""
     min_gain: float | None = None
-    decides: Count = 0
+    """Of a round's own dev scores: what it must gain for another round."""
+    rounds_budget: float | None = None
+    """Of a round's own dev scores: `loop.budget`, since it may decide that no further round is begun."""
+    decides: Annotated[Count, Field(json_schema_extra=EXECUTION)] = 0
     """Models whose held answers will be judged, for what the budget has to keep back."""
     digests: dict[str, str] = {}
     """Bound by the run: digest of the judge's prompt template, where it is a file of the project."""

@@ -63,7 +63,12 @@ def _plain(cell: str) -> str:
 
 
 def calibrate(
-    labels: Sequence[Label], answers: Answers, grades: Grades, limits: tuple[float, float], bar: float | None
+    labels: Sequence[Label],
+    answers: Answers,
+    grades: Grades,
+    limits: tuple[float, float],
+    bar: float | None,
+    confidence: float = 0.95,
 ) -> dict[str, Any]:
     """What the labels say: the judge's agreement with people, the corrected rate, and whether the bar is still met.
 
@@ -78,11 +83,11 @@ def calibrate(
         )
     values = _values(grades, limits)
     samples = 1 + max(sample for _, sample in answers)
-    judged = coverage.rate(values, samples=samples)
-    right = calibration.corrected(values, found.pairs, "same", samples=samples)
+    judged = coverage.rate(values, confidence, samples)
+    right = calibration.corrected(values, found.pairs, "same", confidence, samples)
     told = {
         "labels": len(labels), "unmatched": found.unmatched, "unjudged": found.unjudged, "split": found.split,
-        "judged": judged.to_json(), "corrected": right.to_json(), **calibration.report(found.pairs),
+        "judged": judged.to_json(), "corrected": right.to_json(), **calibration.report(found.pairs, confidence),
     }  # fmt: skip
     if bar is not None:
         told |= {"bar": bar, "clears": judged.low >= bar, "clears_corrected": right.low >= bar}
@@ -96,7 +101,9 @@ def _values(grades: Grades, limits: tuple[float, float]) -> dict[str, float]:
     return {item: sum(of) / len(of) for item, of in items.items()}
 
 
-def compare(first: Grades, second: Grades, limits: tuple[float, float], bar: float) -> dict[str, Any]:
+def compare(
+    first: Grades, second: Grades, limits: tuple[float, float], bar: float, confidence: float = 0.95
+) -> dict[str, Any]:
     """Two judges of the same answers; see `calibration.compare`."""
 
     def covered(grades: Grades) -> Mapping[tuple[str, int], bool]:
@@ -104,4 +111,4 @@ def compare(first: Grades, second: Grades, limits: tuple[float, float], bar: flo
 
     shared = first.keys() & second.keys()
     one, other = ({k: v for k, v in covered(g).items() if k in shared} for g in (first, second))
-    return calibration.compare(one, other, bar, samples=1 + max((k[1] for k in shared), default=0))
+    return calibration.compare(one, other, bar, confidence, samples=1 + max((k[1] for k in shared), default=0))

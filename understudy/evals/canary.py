@@ -89,7 +89,8 @@ def moved(canaries: Sequence[Mapping[str, Any]], max_flips: float) -> list[str]:
     for now in canaries[1:]:
         when = f"round {now['round']}"
         for role in ("teacher", "judge"):
-            if role in first and role in now and first[role]["versions"] != now[role]["versions"]:
+            # A provider answers from several machines at once: versions that overlap are one fleet.
+            if role in first and role in now and not set(first[role]["versions"]) & set(now[role]["versions"]):
                 a, b = (", ".join(c[role]["versions"]) or "none" for c in (first, now))
                 lines.append(f"the {role}'s version moved from {a} to {b} in {when}")
         lines += _flips(first, now, when, max_flips)

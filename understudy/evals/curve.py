@@ -25,6 +25,7 @@ class Curve:
         gains = [
             {"rows": b["rows"], "gain_per_1000_rows": 1000 * (b["value"] - a["value"]) / (b["rows"] - a["rows"])}
             for a, b in zip(self.points, self.points[1:], strict=False)
+            if b["rows"] != a["rows"]  # two sizes may pack to the same number of rows
         ]
         return {
             "project": self.project, "metric": self.metric, "points": list(self.points), "gains": gains,

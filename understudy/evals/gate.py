@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,12 @@ def decide(
     if cfg.metric not in candidate:
         known = ", ".join(sorted(candidate))
         raise ConfigError("GATE_METRIC", "gate.metric", f"{cfg.metric!r} was not scored", f"choose one of: {known}")
-    differences = _differences(values, cfg)
+    favoured = {
+        who: {**of, "coverage": _favoured(_rows(*held[who]))} if "coverage" in of else of
+        for who, of in values.items()
+        if who != "candidate"
+    } | {"candidate": candidate}
+    differences = _differences(favoured, cfg)
     items = len(candidate[cfg.metric])
     rules = [] if items >= MIN_ITEMS else [_too_few(items)]
     rules += [] if cfg.bar is None else [_bar(cfg, cfg.bar, candidate[cfg.metric], samples["candidate"])]
@@ -73,7 +78,7 @@ def decide(
         },
         "canaries": canaries,
         "settings": {who: held[who][1] for who in values},
-        "share_of_service": _share(values, cfg),
+        "share_of_service": _share(favoured, cfg),
         "differences": {pair: {m: d.to_json() for m, d in of.items()} for pair, of in differences.items()},
     }
     (out / "verdict.json").write_text(json.dumps(verdict, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
@@ -121,7 +126,7 @@ def _differences(values: Mapping[str, Values], cfg: GateConfig) -> dict[str, dic
             shared = ours[metric].keys() & theirs[metric].keys()
             if shared:
                 a = {k: ours[metric][k] for k in shared}
-                b = {k: theirs[metric][k] for k in shared} | _unjudged(metric, theirs)
+                b = {k: theirs[metric][k] for k in shared}
                 pair[metric] = stats.paired_difference(stretched(metric, a), stretched(metric, b), cfg.confidence)
         found[f"candidate-{who}"] = pair
     return found
@@ -136,11 +141,15 @@ def _share(values: Mapping[str, Values], cfg: GateConfig) -> dict[str, Any] | No
     return found.to_json() if found and found.high < math.inf else None
 
 
-def _unjudged(metric: str, theirs: Values) -> dict[str, float]:
-    """A baseline's items on which the judge failed count as covered: its failures must not help the candidate."""
-    if metric != "coverage" or "judge_similarity" not in theirs:
-        return {}
-    return dict.fromkeys(theirs["coverage"].keys() - theirs["judge_similarity"].keys(), 1.0)
+def _favoured(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Coverage of a baseline: its answers count as covered where the judge failed, so that no failure helps us."""
+    found: dict[str, list[float]] = {}
+    given = [row for row in rows if "coverage" in row["values"]]
+    judged = any("judge_similarity" in row["values"] for row in given)
+    for row in given:
+        failed = judged and "judge_similarity" not in row["values"]
+        found.setdefault(row["id"], []).append(1.0 if failed else float(row["values"]["coverage"]))
+    return {k: sum(of) / len(of) for k, of in found.items()}
 
 
 def _too_few(items: int) -> dict[str, Any]:

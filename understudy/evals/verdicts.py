@@ -74,7 +74,7 @@ def _looks(
     cfg: ScoreConfig, rows: list[Row], places: list[int], stop_at: float | None
 ) -> tuple[list[list[int]], list[float]]:
     """The places to judge, look by look, and the confidence of each look's interval; one look where none may stop."""
-    if stop_at is None:
+    if stop_at is None or not places:
         return [places], [cfg.confidence]
     order = sorted({rows[i]["id"] for i in places}, key=lambda item: digest(["look", item]))
     planned = looks.plan(len(order))

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,12 @@ PER = 1_000_000
 """Prices are per so many tokens."""
 SLACK = 1e-9
 """Money; sums of floating-point prices are no more exact."""
-AT_ONCE = 32
-"""Requests that money is reserved for, and written down for, at once."""
+AT_ONCE = 8
+"""Requests that money is reserved for, and written down for, at once: what a killed process may leave unaccounted."""
+FLUSH_S = 1.0
+"""What was spent is written down after so long at the latest."""
+WAKE_S = 0.2
+"""A request that waits for money looks so often whether it is still wanted."""
 PARTS = 8
 """No more than this part of what is left of a budget is reserved at once."""
 COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cost")
@@ -57,6 +62,7 @@ class Account:
         self._flying: dict[str, float] = {}
         self._count = 0
         self._settled: dict[str, dict[str, float]] = {}
+        self._written = time.monotonic()
 
     @property
     def spent(self) -> float:
@@ -69,10 +75,11 @@ class Account:
     def _taken(self) -> float:
         return self._spent + sum(self._reserved.values())
 
-    def reserve(self, role: str, most: float) -> str:
+    def reserve(self, role: str, most: float, stop: threading.Event | None = None) -> str | None:
         """A ticket for a request that costs at most `most`. Waits while other threads' requests may free money.
 
-        Raises ResourceError BUDGET_SPENT when the request could exceed the limit whatever its neighbours cost.
+        None when `stop` was set meanwhile. Raises ResourceError BUDGET_SPENT when the request could exceed the limit
+        whatever its neighbours cost.
         """
         with self._changed:
             while self.limit is not None and self._purse < most - SLACK and not self._draw(most):
@@ -80,7 +87,9 @@ class Account:
                     self._purse = 0.0
                     self._flush()  # another process may have a use for the rest
                     raise self._refusal(role, most)
-                self._changed.wait(1.0)
+                if stop and stop.is_set():
+                    return None
+                self._changed.wait(WAKE_S)
             self._count += 1
             ticket = f"{self._name}-{self._count}"
             self._flying[ticket] = most
@@ -116,8 +125,10 @@ class Account:
             of["prompt_tokens"] += prompt_tokens
             of["completion_tokens"] += completion_tokens
             of["settled"] = of.get("settled", 0) + 1
-            if sum(o["settled"] for o in self._settled.values()) >= AT_ONCE:
+            late = time.monotonic() - self._written > FLUSH_S
+            if late or sum(o["settled"] for o in self._settled.values()) >= AT_ONCE:
                 self._flush()
+                self._written = time.monotonic()
             self._changed.notify_all()
 
     def _flush(self) -> None:

@@ -121,6 +121,8 @@ def reply_of(body: bytes) -> Reply:
         raise Failure("BAD_REPLY", f"HTTP 200 with finish_reason {finish!r}", retry=True, used=counts)
     if finish == "content_filter":
         raise Failure("REPLY_FILTERED", "the provider's content filter withheld the answer", used=counts)
+    if content is None and choice["message"].get("refusal"):
+        raise Failure("REPLY_FILTERED", f"the model refused: {choice['message']['refusal']}", used=counts)
     if not isinstance(content, str):
         raise Failure("BAD_REPLY", f"HTTP 200 with content of type {type(content).__name__}", retry=True, used=counts)
     return Reply(Answer(well_formed(content), "length" if finish == "length" else "stop", *counts), version)

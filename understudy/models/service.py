@@ -24,7 +24,7 @@ from understudy.models.account import Account, cost
 from understudy.models.base import Answer, Conversation, Delta, Sampling
 from understudy.models.cache import ReplyCache
 from understudy.models.pace import Pace
-from understudy.models.providers import endpoint, fitted, json_mode
+from understudy.models.providers import JsonMode, endpoint, fitted, json_mode
 from understudy.models.reply import Failure, Reply, failure_of, parse_all, reply_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class Prompt:
         """Bytes: no tokenizer makes more tokens of a text than it has bytes, but for the marks around each turn."""
         turns = sum(TURN_TOKENS + len(m["content"].encode("utf-8", "replace")) for m in self.conversation)
         return turns + (len(canonical(self.form)) if self.form else 0)
+
+    @property
+    def most(self) -> tuple[int, int]:
+        """Tokens of prompt and reply, at most."""
+        return self.size, self.sampling.max_new_tokens
 
     def with_note(self, note: str) -> Prompt:
         last = self.conversation[-1]
@@ -266,16 +271,19 @@ class ServiceModel:
         failure = Failure("NOT_SENT", "stopped before it was sent")
         attempt = 0
         while attempt < self.cfg.max_attempts:
-            # Waiting for a place in time is our own wish, so it is no part of the deadline.
-            waited = self._pace.wait_s(self._expected_tokens(prompt))
-            if stop.wait(waited):
+            # Waiting for a place in time or for money is our own wish, so it is no part of the deadline.
+            begun = time.monotonic()
+            if stop.wait(self._pace.wait_s(self._expected_tokens(prompt))):
                 break
-            deadline = min(deadline + waited, time.monotonic() + self.cfg.timeout_s)
+            ticket = self._reserve(prompt, stop)
+            if ticket is None:
+                break
+            deadline = min(deadline + time.monotonic() - begun, time.monotonic() + self.cfg.timeout_s)
             attempt += 1
             left = deadline - time.monotonic()
             share = 1.0 if attempt == self.cfg.max_attempts else ATTEMPT_SHARE
             try:
-                reply = self._once(prompt, max(left * share, 0.001))
+                reply = self._once(prompt, max(left * share, 0.001), ticket, stop)
             except Failure as e:
                 failure = e
             else:
@@ -315,30 +323,41 @@ class ServiceModel:
             return failure.wait_s + 0.1 * self.backoff_s * jitter
         return min(self.backoff_s * 2.0 ** (attempt - 1), 20.0) * (0.5 + 0.5 * jitter)
 
-    def _once(self, prompt: Prompt, limit_s: float) -> Reply:
+    def _reserve(self, prompt: Prompt, stop: threading.Event) -> str | None:
+        """A ticket for what the request may cost; None when the batch was stopped meanwhile."""
+        if not self._account:
+            return ""
+        return self._account.reserve(self._role, cost(self.cfg.price, *prompt.most), stop)
+
+    def _once(self, prompt: Prompt, limit_s: float, ticket: str, stop: threading.Event) -> Reply:
         """One attempt; more than one request only where the endpoint does not know a field."""
         for _ in range(4):
+            fields = self._token_field, self._json_mode
             try:
-                return self._paid(prompt, limit_s)
+                return self._paid(prompt, limit_s, ticket)
             except Failure as failure:
-                if not self._adapt(failure):
+                again = self._adapt(failure, fields) and self._reserve(prompt, stop)
+                if again in (False, None):
                     raise
+                ticket = str(again)
         raise Failure("REQUEST_REFUSED", "the endpoint refuses every form of the request")
 
-    def _adapt(self, failure: Failure) -> bool:
-        """Whether the endpoint refused a field that can be put in another way; from now on it is."""
-        if self._token_field in failure.what and "max_completion_tokens" in failure.what:
-            self._token_field = "max_completion_tokens"  # newer OpenAI models refuse max_tokens
+    def _adapt(self, failure: Failure, sent: tuple[str, JsonMode]) -> bool:
+        """Whether the endpoint refused a field that can be put in another way, or that another thread has put so."""
+        named = failure.what
+        with self._lock:
+            if sent[0] in named and "max_completion_tokens" in named:
+                self._token_field = "max_completion_tokens"  # newer OpenAI models refuse max_tokens
+                return True
+            if failure.code != "REQUEST_REFUSED" or "response_format" not in named or sent[1] == "text":
+                return False
+            if self._json_mode == sent[1]:
+                self._json_mode = "object" if sent[1] == "schema" and "json_object" in named else "text"
             return True
-        if failure.code == "REQUEST_REFUSED" and "response_format" in failure.what and self._json_mode != "text":
-            self._json_mode = "object" if self._json_mode == "schema" and "json_object" in failure.what else "text"
-            return True
-        return False
 
-    def _paid(self, prompt: Prompt, limit_s: float) -> Reply:
-        """One request, reserved in the account before it goes out. Raises ResourceError BUDGET_SPENT unsent."""
-        price, most = self.cfg.price, (prompt.size, prompt.sampling.max_new_tokens)
-        ticket = self._account.reserve(self._role, cost(price, *most)) if self._account else ""
+    def _paid(self, prompt: Prompt, limit_s: float, ticket: str) -> Reply:
+        """One request, whose price was reserved in the account before; what it cost replaces that."""
+        price, most = self.cfg.price, prompt.most
         self._count(requests=1)
         used = most  # whoever gives no account of a request may have charged for all of it
         try:

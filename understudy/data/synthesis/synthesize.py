@@ -146,8 +146,10 @@ class _Round:
         """The rows that are of use; all others are in the books."""
         conversations = [conversation_of(self.template, r, self.cfg.rows_per_call) for r in requests]
         replies = self.teacher.ask_json(conversations, rows_of, form=FORM)
-        if all(isinstance(r, RemoteError) and r.code != "BAD_JSON" for r in replies):
-            raise replies[0]
+        failed = [r for r in replies if isinstance(r, RemoteError) and r.code != "BAD_JSON"]
+        # One refused request for the last row of a cell is that row's affair, a refused first batch is the service's.
+        if failed and len(failed) == len(replies) and not (self.batch.ledger.rows_in and _refused(failed)):
+            raise failed[0]
         origin = {"teacher": self.teacher.identity, "template": self.template.digest, "round": self.round}
         rows = []
         for request, conversation, reply in zip(requests, conversations, replies, strict=True):
@@ -172,3 +174,8 @@ class _Round:
             ledger.note(name, count)
         ledger.note("requests", self.sent.total())
         return ledger
+
+
+def _refused(failed: Sequence[RemoteError]) -> bool:
+    """Whether the service works, and refused these prompts alone."""
+    return all(e.code in ("REPLY_FILTERED", "REQUEST_REFUSED") for e in failed)
