@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-horoscope bench-intervals bench-kills bench-leaks bench-mitigation bench-targeted bench-acceptability bench-synthesis docs lock-stages clean
+.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-forecast bench-horoscope bench-intervals bench-kills bench-leaks bench-mitigation bench-targeted bench-acceptability bench-synthesis docs lock-stages clean
 
 DEMO ?= demo
 HOROSCOPE ?= demo-horoscope
@@ -141,6 +141,9 @@ bench-client: setup  ## requests/s of the service client beside a bare AsyncOpen
 
 bench-targeted: setup  ## aimed against unaimed last rounds over five seeds, on dev; writes benchmarks/results/targeted.json
 	"$(PY)" -m benchmarks.targeted
+
+bench-forecast: setup  ## what plan foretells of three runs beside what they use; writes benchmarks/results/forecast.json
+	"$(PY)" -m benchmarks.forecast
 
 bench-drift: setup  ## false alarms and power of the drift check on public data in DATA; writes benchmarks/results/drift.json
 	"$(PY)" -m benchmarks.drift --data "$(DATA)"

@@ -22,7 +22,7 @@ SHOWN: list[tuple[str, list[list[str]]]] = [
     ("init", [["init", "my-task"]]),
     ("check", [["check", "-C", "demo"]]),
     ("schema", [["schema", "show"]]),
-    ("plan", [["plan", "-C", "demo"], ["plan", "--values", "-C", "demo"]]),
+    ("plan", [["plan", "-C", "demo"], ["plan", "--list", "-C", "demo"], ["plan", "--values", "-C", "demo"]]),
     ("run", [["run", "-C", "demo"]]),
     ("step", [["step", "collect", "--plan", "runs/run-0001/plan.json", "-C", "demo"]]),
     ("runs", [["runs", "-C", "demo"]]),

@@ -292,7 +292,7 @@ def test_a_mended_project_goes_on_and_reuses_finished_steps(project: Path) -> No
     line = refused(project, "BAD_ROWS", 3, "run", "--quiet")
     assert "7 bad rows" in line and re.findall(r"pairs\.jsonl:(\d) ROW_JSON", line) == list("12345")
     pairs.write_bytes(good)
-    planned = understudy("plan", "-C", str(project)).stdout
+    planned = understudy("plan", "--list", "-C", str(project)).stdout
     assert [f"done {name} " in planned for name in ("collect", "dedupe", "collect-coverage")] == [True, True, False]
 
     again = understudy("run", "--quiet", "-C", str(project))

@@ -59,7 +59,7 @@ def test_directory_may_stand_before_or_after_the_command(project: Path) -> None:
     after = understudy("plan", "-C", str(project))
     glued = understudy(f"-C{project}", "plan")
     assert before.returncode == after.returncode == glued.returncode == 0, before.stderr
-    assert before.stdout == after.stdout == glued.stdout and "collect" in before.stdout
+    assert before.stdout == after.stdout == glued.stdout and "to run" in before.stdout
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ from understudy.core import journal, machine
 from understudy.core.artifact import write_synced
 from understudy.core.journal import Journal, events
 from understudy.errors import RemoteError, ResourceError, boundary
+from understudy.forecast.disk import estimate
 from understudy.pipelines import Bound, lifecycle
-from understudy.preflight import estimate
 from understudy.project import Project
 
 Limit = Callable[[], None]
@@ -167,15 +167,20 @@ def test_a_run_that_does_not_fit_is_refused_before_it_begins(project: Path) -> N
         assert "/store/" not in result.stdout and "understudy.yaml" in result.stdout
 
 
+def to_write(project: Path) -> int:
+    found = Project(project)
+    return estimate(found.config, found.root, found.preview(), found.store)
+
+
 def test_the_estimate_counts_what_is_not_done_yet(project: Path) -> None:
     import understudy.stages  # noqa: F401
 
     plan = bound(project)
-    whole = estimate(Project(project), Project(project).preview())
+    whole = to_write(project)
     tuned, base = 3_145_000, 1_600_000  # the tiny base: 0.8 M numbers, kept in two bytes and trained in four
     assert tuned + base < whole < 1.5 * (tuned + base)
     assert call("step", "base", "--plan", plan, "-C", str(project)).returncode == 0
-    assert 0 < whole - estimate(Project(project), Project(project).preview()) - base < 200_000
+    assert 0 < whole - to_write(project) - base < 200_000
 
 
 def test_a_file_that_is_written_whole_leaves_no_draft_when_there_is_no_room(tmp_path: Path) -> None:

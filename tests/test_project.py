@@ -237,9 +237,9 @@ def test_a_model_is_not_asked_to_beat_itself_when_only_the_bar_moved(project: Pa
     before = config.read_text()
     try:
         config.write_text(before.replace("bar: null", "bar: 1.0"))
-        assert "answer-held-champion" not in understudy("plan", "-C", str(project)).stdout
+        assert "answer-held-champion" not in understudy("plan", "--list", "-C", str(project)).stdout
         config.write_text(before.replace("max_steps: 30", "max_steps: 31"))
-        assert "answer-held-champion" in understudy("plan", "-C", str(project)).stdout
+        assert "answer-held-champion" in understudy("plan", "--list", "-C", str(project)).stdout
     finally:
         config.write_text(before)
 

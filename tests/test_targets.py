@@ -27,7 +27,7 @@ def stages(folder: Path) -> dict[str, Any]:
 def test_dvc_yaml_names_every_step_with_what_it_reads(project: Path) -> None:
     assert understudy("export", "dvc", "-C", str(project)).returncode == 0
     found = stages(project)
-    printed = understudy("plan", "-C", str(project)).stdout.splitlines()[:-1]
+    printed = understudy("plan", "--list", "-C", str(project)).stdout.splitlines()[:-1]
     assert list(found) == ["plan", *(line.split()[1] for line in printed)]
     assert found["dedupe"] == {
         "cmd": "understudy step dedupe --plan plan/plan.json --store work --by-name",

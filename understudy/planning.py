@@ -44,6 +44,22 @@ def describe(project: Project, *, why: bool, as_of: str | None = None) -> Iterat
     yield f"{len(plan.steps)} steps, {done} done, {len(plan.steps) - done} to run"
 
 
+def foretell(
+    project: Project, *, steps: bool = False, probe: bool = False, as_json: bool = False, as_of: str | None = None
+) -> Iterator[str]:
+    """What the plan needs, by group or by step; with `probe`, this machine's speed is measured first."""
+    from understudy.forecast.probe import measure
+    from understudy.forecast.table import lines
+
+    plan = project.preview(as_of)
+    probed = measure(project.config, project.root) if probe else None
+    found = project.forecast(plan, probed)
+    if as_json:
+        yield json.dumps(found.to_json(), indent=1)
+        return
+    yield from lines(found, steps=steps)
+
+
 def _reasons(step: Any, before: dict[str, Any]) -> list[str]:
     row = before.get(step.name)
     if row is not None and row["fingerprint"] == step.fingerprint:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 from understudy.config import Config, SourceConfig
 from understudy.configfile import env_references
 from understudy.core import machine
-from understudy.core.artifact import MANIFEST
 from understudy.core.journal import now
 from understudy.core.plan import Plan
 from understudy.errors import ConfigError, ResourceError
@@ -22,8 +20,6 @@ WEB = ("httpx2", "selectolax")
 LOCAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "mlflow")
 FILES = 32
 """Open files of a run, less two for each request under way; a whole run was seen to need less than 20."""
-RECORDS = 2_000_000
-"""Bytes of journals, reports and the registry's database."""
 GRADED = ("judge_similarity", "judge_precision")
 """Metrics from 1 to 100."""
 
@@ -53,32 +49,9 @@ def refuse(project: Project) -> None:
 
 def refuse_full(project: Project, plan: Plan) -> None:
     """Raise ResourceError DISK_FULL when what the plan has still to make does not fit where the project lies."""
-    machine.require_room(project.root, estimate(project, plan))
+    from understudy.forecast.disk import estimate
 
-
-def estimate(project: Project, plan: Plan) -> int:
-    """Bytes that the steps which are not done yet will write, about; 0 when all are done.
-
-    Rows are taken to be as large as their files, trained weights to be float32.
-    """
-    from understudy.data.sources.files import local_files
-    from understudy.data.sources.objects import scheme_of
-    from understudy.models.base_files import files, float32_bytes, locate
-
-    cfg = project.config
-    base = locate(cfg.base.path, project.root)
-    weights = float32_bytes(base)
-    sources = [*cfg.sources, *([cfg.coverage] if cfg.coverage else [])]
-    local = [s for s in sources if s.kind == "files" and scheme_of(s.path or "") in ("", "file")]
-    rows = sum(Path(file.address).stat().st_size for source in local for file in local_files(source, project.root))
-    # Trained whole, up to three checkpoints of weights and two moments lie beside the result.
-    tuned = weights * (10 if cfg.train.method == "full" else 1)
-    sizes = {"Base": sum(p.stat().st_size for p in files(base)), "Corpus": rows, "Dataset": rows, "Packed": 2 * rows}
-    need = 0
-    for step in plan.steps:
-        if step.stage != "adopt" and not (project.store.address(step.name, step.fingerprint) / MANIFEST).is_file():
-            need += tuned if step.stage == "train" else sizes.get(step.kind, 0)
-    return need + (RECORDS if need else 0)
+    machine.require_room(project.root, estimate(project.config, project.root, plan, project.store))
 
 
 def _refuse_web(source: SourceConfig) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -26,11 +26,13 @@ from understudy.core.plan import Plan
 from understudy.core.records import digest
 from understudy.core.runner import Outcome, Runner, Watcher
 from understudy.core.stage import Step, without_execution
-from understudy.errors import ConfigError, GateError, IntegrityError
+from understudy.errors import ConfigError, GateError, IntegrityError, UnderstudyError
 from understudy.pipelines import Bound, lifecycle
 
 if TYPE_CHECKING:
     from understudy.data.upload import Uploaded
+    from understudy.forecast.computing import Probed
+    from understudy.forecast.predict import Forecast
     from understudy.summary import Summary
 
 FILE = "understudy.yaml"
@@ -218,6 +220,9 @@ class Project:
             {"identity": identity, "bound": asdict(bound), "control": control, "at": now(), "understudy": __version__},
         )
         plan.save(run.path / "plan.json")
+        with suppress(UnderstudyError, ImportError, KeyError, OSError, ValueError):
+            foretold = self.forecast(plan).to_json()  # a run that nobody can foretell may still succeed
+            run.write("forecast.json", foretold)
         return run
 
     def execute(self, run: Run, plan: Plan, watcher: Watcher) -> list[Outcome]:
@@ -242,13 +247,23 @@ class Project:
         run.write("status.json", {**begun, "finished": finished, "version": version, "steps": status})
         return outcomes
 
+    def forecast(self, plan: Plan, probed: Probed | None = None) -> Forecast:
+        """What the steps of a plan that are not done will need."""
+        from understudy.forecast.predict import predict
+
+        runs = [run.path for run in self.runs()]
+        return predict(plan, self.config, self.root, self.store, runs, probed)
+
     def summary(self, run: Run) -> Summary:
         """What the run has shown so far; steps that have not run yet are left out."""
+        from understudy.forecast.compare import compare
         from understudy.summary import summarise
 
         plan, status = run.plan(), run.read("status.json")
         control, ran = run.read("bindings.json").get("control"), run.ran(int(status.get("attempts", 0)))
-        return summarise(run.id, plan, self.artifacts(run), status=status, control=control, ran=ran)
+        found = self.artifacts(run)
+        foretold = compare(run.path, found)
+        return summarise(run.id, plan, found, status=status, control=control, ran=ran, forecast=foretold)
 
     def mirror(self, run: Run) -> str:
         """Write a run to MLflow: its own settings, averages and texts. Raises RemoteError when that is not there."""

@@ -361,15 +361,19 @@ def canary(cfg: c.CanaryStep, data: Dataset, after: Scores | None, out: Path) ->
     asked = probing.probes(seeds, cfg.probes)
     account = surroundings(cfg)["account"]
     found: dict[str, dict[str, object]] = {}
+    calls: dict[str, dict[str, float]] = {}
     if cfg.teacher:
         with connect(cfg.teacher, role="teacher", cache=None, knowledge=seeds, account=account) as teacher:
             answers = probing.answered(teacher, asked, cfg.teacher.max_tokens)
             found["teacher"] = {"answers": answers, "versions": provenance.account(teacher)["versions"]}
+            calls["teacher"] = dict(teacher.calls)
     if cfg.judge:
         worded = template("judge", cfg.prompt, current().project, bound=cfg.digests)
         with connect(cfg.judge, role="judge", cache=None, account=account) as judge:
             verdicts = probing.judged(Worded(judge, worded), asked, cfg.similarity, cfg.precision)
             found["judge"] = {"verdicts": verdicts, "versions": provenance.account(judge, worded.digest)["versions"]}
+            calls["judge"] = dict(judge.calls)
+    current().measured["calls"] = calls
     probing.write(out, cfg.round, found)
     return Canary(out, facts={"round": cfg.round, "probes": len(asked)})
 
@@ -447,7 +451,7 @@ def report(cfg: c.ReportStep, artifacts: list[Artifact], held: HeldSet, out: Pat
     from understudy.evals.report import render
     from understudy.summary import report_data
 
-    render(out, report_data(cfg, artifacts, read_examples(held.path / "held.jsonl")))
+    render(out, report_data(cfg, artifacts, read_examples(held.path / "held.jsonl"), current().run))
     return Report(out, measured_files=("report.html",))
 
 

@@ -17,6 +17,7 @@ from understudy.config import ReportStep
 from understudy.core.artifact import Artifact
 from understudy.core.plan import Plan
 from understudy.core.records import Example, read_examples, read_jsonl
+from understudy.forecast.compare import ForecastRow, compare
 from understudy.ledger import accounts
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Summary(BaseModel):
     share_of_service: IntervalRow | None = None
     """The candidate's rate by the gate's metric over the service's own, on held."""
     verdict: VerdictRow | None
+    forecast: list[ForecastRow] = []
+    """What the run was predicted to need beside what it has used."""
     version: int | None
     report: str | None
 
@@ -244,7 +247,14 @@ def bias_of(artifacts: Sequence[Artifact]) -> dict[str, Any] | None:
 
 
 def summarise(
-    run: str, plan: Plan, artifacts: Sequence[Artifact], *, status: dict[str, Any], control: str | None, ran: set[str]
+    run: str,
+    plan: Plan,
+    artifacts: Sequence[Artifact],
+    *,
+    status: dict[str, Any],
+    control: str | None,
+    ran: set[str],
+    forecast: Sequence[ForecastRow] = (),
 ) -> Summary:
     """The summary of one run from the artifacts that it has so far; `ran` names the steps of the last invocation."""
     verdict = verdict_of(artifacts)
@@ -264,13 +274,16 @@ def summarise(
         differences=verdict.get("differences", {}),
         share_of_service=verdict.get("share_of_service"),
         verdict=VerdictRow(**{k: verdict[k] for k in ("passed", "rules")}) if verdict else None,
+        forecast=list(forecast),
         version=status.get("version"),
         report=str(reports[0].resolve()) if reports else None,
     )
 
 
-def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[Example]) -> ReportData:
-    """What the report draws, from artifacts alone."""
+def report_data(
+    cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[Example], run: Path | None = None
+) -> ReportData:
+    """What the report draws, from artifacts alone, but for the forecast that the folder `run` keeps."""
     from understudy.evals.report import ReportData
 
     return ReportData(
@@ -291,6 +304,7 @@ def report_data(cfg: ReportStep, artifacts: Sequence[Artifact], held: Sequence[E
         licences=cfg.licences,
         control=cfg.control,
         bias=bias_of(artifacts),
+        forecast=[(r.what, *r.texts()) for r in (compare(run, artifacts) if run else ())],
     )
 
 

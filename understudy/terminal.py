@@ -79,7 +79,8 @@ def interval(row: IntervalRow | None) -> str:
 
 def print_summary(summary: Summary) -> None:
     """The run in at most 80 columns, on stdout."""
-    lines = [*_head(summary), *_rounds(summary), *_decoding(summary), *_held(summary), *_verdict(summary)]
+    lines = [*_head(summary), *_rounds(summary), *_decoding(summary), *_held(summary)]
+    lines += [*_forecast(summary), *_verdict(summary)]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -179,6 +180,13 @@ def _verdict(summary: Summary) -> list[str]:
     if summary.report:
         lines.append(f"report: {summary.report}")
     return lines
+
+
+def _forecast(summary: Summary) -> list[str]:
+    if not summary.forecast:
+        return []
+    head = ["", f"{'needed':<16}{'predicted':>12}{'actual':>12}{'off by':>10}"]
+    return head + [f"{r.what:<16}{p:>12}{a:>12}{o:>10}" for r in summary.forecast for p, a, o in [r.texts()]]
 
 
 def _fit(line: str, width: int = 80) -> str:

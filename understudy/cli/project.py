@@ -91,36 +91,6 @@ def schema(
 
 
 @app.command()
-def plan(
-    why: Annotated[bool, typer.Option("--why", help="Say for each step what makes it stale.")] = False,
-    bind: Annotated[bool, typer.Option("--bind", help="Bind a new run and write its plan; print the path.")] = False,
-    values: Annotated[bool, typer.Option("--values", help="Print every setting with where it came from.")] = False,
-    as_of: AsOf = None,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Write the plan, and a file for each step, into this folder.")
-    ] = None,
-    allow_secrets: AllowSecrets = False,
-) -> None:
-    """Show what `run` would do, and what is done already."""
-    from understudy.planning import describe, settings
-
-    project = open_project(allow_secrets)
-    if to is not None:
-        built = project.preview(as_of=as_of)
-        built.save(to / "plan.json")
-        built.save_steps(to / "steps")
-        typer.echo(str(to / "plan.json"))
-        return
-    if bind:
-        with project.locked():
-            run, _, _ = project.open_run(new=True, control=None, as_of=as_of)
-        typer.echo(str(run.path / "plan.json"))
-        return
-    for line in settings(project.loaded) if values else describe(project, why=why, as_of=as_of):
-        typer.echo(line)
-
-
-@app.command()
 def run(
     new: Annotated[bool, typer.Option("--new", help="Bind afresh: a new run even if nothing changed.")] = False,
     control: Annotated[

@@ -10,14 +10,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import platform
 import re
 import resource
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from understudy.core.records import sync_path
+from understudy.core.records import digest, sync_path
 from understudy.errors import ResourceError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -34,6 +37,32 @@ def settle() -> None:
     mask = os.umask(0o077)
     if mask & 0o002:
         os.umask(mask & 0o077)
+
+
+def fingerprint() -> str:
+    """12 hex digits that differ between machines on which the same work takes another time."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    gpu = Path("/dev/nvidia0").exists()
+    return digest([platform.system(), platform.machine(), os.cpu_count(), round(memory / 2**30), gpu], 12)
+
+
+def forget_peak() -> None:
+    """Let `peak_memory_mb` count from here on, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process has held at once (resident, 1e6 bytes), without the processes that it started.
+
+    Since `forget_peak` on Linux, elsewhere since the process began.
+    """
+    with suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+        if found:
+            return int(found[1]) * 1024 / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 
 
 def require_files(count: int) -> None:

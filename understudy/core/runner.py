@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from understudy.core import machine
 from understudy.core.artifact import Artifact, Store
 from understudy.core.context import Context, use
 from understudy.core.journal import Journal
@@ -146,12 +147,14 @@ class Runner:
         config = stage.config_type.model_validate_json(canonical(step.config))
         cache, run = self.project / "cache", self.journal.parent
         context = Context(self.project, cache, run, scratch=scratch, progress=progress)
+        machine.forget_peak()
         begin = time.monotonic()
         try:
             with use(context):
                 artifact = stage(config, **inputs, out=staged)
             seconds = round(time.monotonic() - begin, 3)
-            artifact.measured = {**artifact.measured, **context.measured, "seconds": seconds}
+            took = {"seconds": seconds, "peak_memory_mb": round(machine.peak_memory_mb(), 1)}
+            artifact.measured = {**artifact.measured, **context.measured, **took, "machine": machine.fingerprint()}
             artifact = self.store.commit(artifact, staged, self._header(step))
         except BaseException as e:
             shutil.rmtree(staged, ignore_errors=True)

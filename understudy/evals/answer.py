@@ -76,8 +76,9 @@ def answer(
                 raise
             continue
         seconds = time.monotonic() - start
-        tokens = sum(row["completion_tokens"] for row in new)
-        measured[setting.name] = {"seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9)}
+        tokens = {kind: sum(row[kind] for row in new) for kind in ("prompt_tokens", "completion_tokens")}
+        speed = tokens["completion_tokens"] / max(seconds, 1e-9)
+        measured[setting.name] = {"seconds": seconds, "tokens_per_second": speed, "answers": len(new), **tokens}
         rows += new
         names.append(setting.name)
     if dropped := len({s.name for s in settings} - set(names)):

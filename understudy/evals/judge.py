@@ -106,7 +106,7 @@ def judge(
     drawn = [replace(model.sampling(), seed=time) for time in range(times)] if times > 1 else []
     for start in range(0, len(asked), BATCH):
         batch = asked[start : start + BATCH]
-        chats = [_conversation(template, *items[i]) for i, _ in batch]
+        chats = [conversation(template, *items[i]) for i, _ in batch]
         replies = model.ask_json(chats, parse, [drawn[time] for _, time in batch] if drawn else None, form=FORM)
         for (i, time), reply in zip(batch, replies, strict=True):
             failed = isinstance(reply, RemoteError)
@@ -148,7 +148,7 @@ def _grade(value: dict[str, Any], name: str) -> int:
     return max(1, math.floor(grade + 0.5))
 
 
-def _conversation(template: Template, example: Example, answer: str) -> Conversation:
+def conversation(template: Template, example: Example, answer: str) -> Conversation:
     wanted = references(example)
     if not wanted:
         raise DataError("NO_REFERENCE", f"example {example.id}", "has no reference answer to judge against")

@@ -61,6 +61,8 @@ class ReportData:
     licences: Sequence[str] = ()
     control: str | None = None
     bias: Row | None = None
+    forecast: Sequence[tuple[str, str, str, str]] = ()
+    """What, predicted, actual, how far off."""
     run: str = ""
     finished: str = ""
 

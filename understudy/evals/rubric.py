@@ -91,7 +91,7 @@ def by_judge(
     grades: list[Grades] = []
     failed: list[RemoteError] = []
     for start in range(0, len(items), BATCH):
-        replies = model.ask_json([_conversation(template, *item) for item in items[start : start + BATCH]], parse)  # type: ignore[arg-type]
+        replies = model.ask_json([conversation(template, *item) for item in items[start : start + BATCH]], parse)  # type: ignore[arg-type]
         for reply in replies:
             if isinstance(reply, RemoteError):
                 failed.append(reply)
@@ -112,7 +112,7 @@ def parse(value: Any) -> Grades:
     return Grades(neutrality, inclusivity, str(value.get("reason", ""))[:300])
 
 
-def _conversation(template: Template, example: Example, answer: str) -> list[dict[str, str]]:
+def conversation(template: Template, example: Example, answer: str) -> list[dict[str, str]]:
     blocks = {"question": example.prompt[-1]["content"], "answer": answer}
     text = template.substitute({k: json.dumps(v, ensure_ascii=False) for k, v in blocks.items()})
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]

@@ -85,8 +85,8 @@ class ServiceModel:
     ) -> None:
         self.cfg = cfg
         self.backoff_s = 0.5
-        names = ("requests", "cached", "retries", "failed", "refused", "prompt_tokens", "completion_tokens", "cost")
-        self.calls: dict[str, float] = dict.fromkeys(names, 0)
+        names = ("requests", "cached", "retries", "failed", "refused", "prompt_bytes", "prompt_tokens")
+        self.calls: dict[str, float] = dict.fromkeys((*names, "completion_tokens", "cost"), 0)
         self._role = role
         self._where = f"{role} {cfg.model}"
         self._cache = ReplyCache(cache)
@@ -367,7 +367,8 @@ class ServiceModel:
             if not any(used):
                 used = (prompt.size, len(answer.text.encode("utf-8", "replace")))
             else:
-                self._count(prompt_tokens=used[0], completion_tokens=used[1])
+                # Bytes beside tokens: how a service counts is learnt from that.
+                self._count(prompt_bytes=prompt.size, prompt_tokens=used[0], completion_tokens=used[1])
             return reply
         except Exception as e:
             failure = failure_of(e)

@@ -19,6 +19,11 @@ DELIVERY = ("stream", "stream_options", "user", "metadata", "store")
 _PIECE = re.compile(r"\s*(?:\w+|[^\w\s])")
 
 
+def words(text: str) -> int:
+    """How the simulated service counts tokens: words and punctuation marks."""
+    return len(_PIECE.findall(text))
+
+
 class Refusal(Exception):
     """A request that gets a 4xx answer."""
 
@@ -144,8 +149,8 @@ class Completion:
 
     @property
     def usage(self) -> dict[str, int]:
-        prompt = sum(len(_PIECE.findall(m["content"])) for m in self.request.messages)
-        completion = len(_PIECE.findall(self.text)) * self.request.n
+        prompt = sum(words(m["content"]) for m in self.request.messages)
+        completion = words(self.text) * self.request.n
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     def body(self) -> dict[str, Any]:
