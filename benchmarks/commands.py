@@ -20,6 +20,7 @@ MOST_LINES = 45
 
 SHOWN: list[tuple[str, list[list[str]]]] = [
     ("init", [["init", "my-task"]]),
+    ("prompts", []),
     ("check", [["check", "-C", "demo"]]),
     ("schema", [["schema", "show"]]),
     ("plan", [["plan", "-C", "demo"], ["plan", "--list", "-C", "demo"], ["plan", "--values", "-C", "demo"]]),
@@ -31,6 +32,9 @@ SHOWN: list[tuple[str, list[list[str]]]] = [
     ("explain", [["explain", "train-2", "-C", "demo"]]),
     ("ledger", [["ledger", "-C", "demo"], ["ledger", "--reason", "DUPLICATE", "-C", "demo"]]),
     ("blame", [["blame", "brochure-003", "-C", "demo"], ["blame", "--answer", "Please go to room B12.", "-C", "demo"]]),
+    ("regate", [["regate", "--similarity", "80", "-C", "demo"]]),
+    ("calibrate", [["calibrate", "--sheet", "2", "-C", "demo"]]),
+    ("curve", []),
     ("track", []),
     ("notify", []),
     ("upload", []),
