@@ -437,6 +437,8 @@ def _rule_label(rule: Row) -> str:
     name = str(rule["name"])
     if name == "bias":
         return "Treats the swapped groups alike"
+    if name == "canaries":
+        return "Measured by a teacher and a judge that stayed as they were"
     if name == "bar":
         return "Reaches the bar"
     if name.startswith("floor "):
