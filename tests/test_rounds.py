@@ -12,8 +12,10 @@ from thread import SMALL, make_project, one_line, understudy
 
 from understudy.config import ScoreStep
 from understudy.core.records import Ledger, read_examples, read_jsonl, write_jsonl
+from understudy.curves import table
 from understudy.data.subset import subset
 from understudy.errors import DataError
+from understudy.evals.curve import Curve, render
 from understudy.evals.rounds import Money, gain, reached, verdict
 from understudy.evals.stats import Interval
 from understudy.models.account import spending
@@ -126,6 +128,15 @@ def test_a_budget_is_never_exceeded_ends_rounds_in_time_and_more_money_carries_o
     assert replies <= {p.name for p in (folder / "cache").rglob("*.json")} and asked == len(
         {p.name for p in (folder / "cache").rglob("*.json")}
     )
+
+
+def test_two_points_of_as_many_rows_gain_nothing_that_can_be_told(tmp_path: Path) -> None:
+    points = [{"rows": n, "value": v, "low": v - 0.1, "high": v + 0.1, "n": 60} for n, v in ((50, 0.2), (50, 0.3))]
+    drawn = Curve("p", "coverage", [*points, {**points[1], "rows": 150, "value": 0.4}], {"target": 0.8}, False)
+    render(drawn, tmp_path)
+    data = json.loads((tmp_path / "curve.json").read_text())
+    assert [g["gain_per_1000_rows"] for g in data["gains"]] == [None, pytest.approx(1.0)]
+    assert len(list(table(data))) == 1 + 3 + 1 and "+1.000" in (tmp_path / "curve.html").read_text()
 
 
 @pytest.mark.slow

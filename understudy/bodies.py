@@ -117,12 +117,12 @@ def scores_of(
 
 def outlook(cfg: c.ScoreStep, data: Dataset, previous: Scores | None, out: Path) -> dict[str, object]:
     """What this round gained, and why another one is not worth it, if so."""
-    from understudy.evals import rounds
-    from understudy.evals.score import load_summary, main_setting, samples_of
+    from understudy.evals import coverage, rounds
+    from understudy.evals.score import load_summary, main_setting
 
     found = load_summary(out)[main_setting(out)].get(cfg.metric)
     gained = rounds.gain(out, previous.path, cfg.metric, cfg.confidence) if found and previous else None
-    samples = samples_of(row for row in read_jsonl(out / "scores.jsonl"))
+    samples = coverage.samples_of(read_jsonl(out / "scores.jsonl"))
     left = spending.money(cfg, data, samples, current())
     reason = rounds.verdict(cfg, found is not None and rounds.reached(cfg, found), gained, left)
     if previous and previous.facts["stop"]:  # this round was skipped, and so are those after it

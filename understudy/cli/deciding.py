@@ -10,7 +10,7 @@ import typer
 
 from understudy.cli.app import Json, app, open_project
 from understudy.cli.rows import Run
-from understudy.errors import ConfigError, GateError
+from understudy.errors import GateError
 
 
 @app.command()
@@ -30,46 +30,6 @@ def calibrate(
         return
     found = calibrated(given, labels)
     typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(calibration_table(found)))
-
-
-@app.command()
-def curve(
-    points: Annotated[int, typer.Option(min=2, max=12, help="Trainings; each on half of the next one's rows.")] = 5,
-    rows: Annotated[str | None, typer.Option(help="Numbers of rows in place of that, e.g. 100,200,400.")] = None,
-    as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
-) -> None:
-    """Train on growing parts of the rows: the metric on dev by rows."""
-    from understudy.core.runner import Runner
-    from understudy.decisions import curve_sizes, curve_table
-    from understudy.pipelines import Bound
-    from understudy.pipelines import curve as planned
-    from understudy.preflight import refuse, refuse_full
-    from understudy.terminal import RunWatcher
-
-    project = open_project()
-    refuse(project)
-    run = project.last_run()
-    sizes = _sizes(rows) if rows else curve_sizes(project, run, points)
-    plan = planned(project.config, Bound(**run.read("bindings.json")["bound"]), sizes)
-    with project.locked():
-        refuse_full(project, plan)
-        with RunWatcher(quiet) as watcher:
-            page = Runner(project.root, project.store, run.journal, watcher).run(plan)[-1].artifact
-    data = json.loads((page.path / "curve.json").read_text("utf-8"))
-    typer.echo(json.dumps(data, indent=1) if as_json else "\n".join(curve_table(data)))
-    if not as_json:
-        typer.echo(f"page: {page.path / 'curve.html'}")
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        sizes = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        sizes = []
-    if len(sizes) < 2 or sizes[0] < 1:
-        raise ConfigError("USAGE", "--rows", f"{text!r} is no list of two numbers or more", "write e.g. 100,200,400")
-    return sizes
 
 
 @app.command()

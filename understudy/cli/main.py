@@ -9,7 +9,7 @@ import signal
 import sys
 import warnings
 
-from understudy.cli import bias, deciding, exchange, foretelling, operating, project, rows, serving, targets  # noqa: F401  (each joins)
+from understudy.cli import bias, curving, deciding, exchange, foretelling, operating, project, rows, serving, targets  # noqa: F401  (each joins)
 from understudy.cli.app import app
 from understudy.core import machine
 from understudy.errors import ConfigError, RemoteError, ResourceError, UnderstudyError

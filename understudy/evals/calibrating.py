@@ -81,7 +81,7 @@ def calibrate(
         raise DataError(
             "LABELS_EMPTY", "calibrate", what, "label the sheet of this run: understudy calibrate --sheet 60"
         )
-    values = _values(grades, limits)
+    values = coverage.shares(grades, *limits)
     samples = 1 + max(sample for _, sample in answers)
     judged = coverage.rate(values, confidence, samples)
     right = calibration.corrected(values, found.pairs, "same", confidence, samples)
@@ -92,13 +92,6 @@ def calibrate(
     if bar is not None:
         told |= {"bar": bar, "clears": judged.low >= bar, "clears_corrected": right.low >= bar}
     return told
-
-
-def _values(grades: Grades, limits: tuple[float, float]) -> dict[str, float]:
-    items: dict[str, list[bool]] = {}
-    for (item, _), of in grades.items():
-        items.setdefault(item, []).append(coverage.answer_covered(of, *limits))
-    return {item: sum(of) / len(of) for item, of in items.items()}
 
 
 def compare(

@@ -16,7 +16,7 @@ from understudy.core.records import Example, digest
 from understudy.errors import RemoteError
 from understudy.evals.coverage import answer_covered
 from understudy.evals.judge import Judge, Verdict, judge
-from understudy.models.base import Answer, Model
+from understudy.models.base import Answer, Model, Sampling
 
 FILE = "canary.json"
 KEPT = ("verdicts", "answers")
@@ -64,8 +64,6 @@ def judged(model: Judge, asked: Sequence[Probe], similarity: int, precision: int
 
 def answered(model: Model, asked: Sequence[Probe], max_tokens: int) -> dict[str, str]:
     """Probe -> digest of the teacher's answer to its prompt."""
-    from understudy.models.base import Sampling
-
     replies: Sequence[Answer] = model.generate([p.example.prompt for p in asked], Sampling(max_new_tokens=max_tokens))
     return {probe.id: digest(reply.text, 16) for probe, reply in zip(asked, replies, strict=True)}
 

@@ -62,10 +62,20 @@ def judged_answers(rows: Iterable[Row]) -> dict[tuple[str, int], list[tuple[floa
 
 def item_values(rows: Iterable[Row], similarity: float, precision: float) -> dict[str, float]:
     """Item -> share of its answers that are covered, from verdict rows of one setting."""
+    return shares(judged_answers(rows), similarity, precision)
+
+
+def shares(answers: Mapping[tuple[str, int], Grades], similarity: float, precision: float) -> dict[str, float]:
+    """Item -> share of its answers that are covered, from the grades of each answer."""
     covered: dict[str, list[bool]] = {}
-    for (item, _), grades in judged_answers(rows).items():
+    for (item, _), grades in answers.items():
         covered.setdefault(item, []).append(answer_covered(grades, similarity, precision))
     return {item: sum(of) / len(of) for item, of in covered.items()}
+
+
+def samples_of(rows: Iterable[Row]) -> int:
+    """Answers of each item, the most where they differ; `rows` are of one setting."""
+    return 1 + max((int(row.get("sample", 0)) for row in rows), default=0)
 
 
 def rate(values: Mapping[str, float] | Sequence[float], confidence: float = 0.95, samples: int = 1) -> Interval:

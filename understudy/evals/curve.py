@@ -23,14 +23,19 @@ class Curve:
 
     def to_json(self) -> Row:
         gains = [
-            {"rows": b["rows"], "gain_per_1000_rows": 1000 * (b["value"] - a["value"]) / (b["rows"] - a["rows"])}
+            {"rows": b["rows"], "gain_per_1000_rows": _per_1000(a, b)}
             for a, b in zip(self.points, self.points[1:], strict=False)
-            if b["rows"] != a["rows"]  # two sizes may pack to the same number of rows
         ]
         return {
             "project": self.project, "metric": self.metric, "points": list(self.points), "gains": gains,
             "levels": dict(self.levels), "simulated": self.simulated,
         }  # fmt: skip
+
+
+def _per_1000(a: Row, b: Row) -> float | None:
+    """None where both were trained on as many rows: two sizes may pack to the same number."""
+    added = b["rows"] - a["rows"]
+    return 1000 * (b["value"] - a["value"]) / added if added else None
 
 
 def render(curve: Curve, out: Path) -> None:

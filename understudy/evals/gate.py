@@ -15,8 +15,8 @@ from typing import Any
 from understudy.config import GateConfig
 from understudy.core.records import read_jsonl
 from understudy.errors import ConfigError, IntegrityError
-from understudy.evals import stats
-from understudy.evals.score import better, interval, kind, samples_of, stretched
+from understudy.evals import coverage, stats
+from understudy.evals.score import better, interval, kind, stretched
 
 Held = Mapping[str, tuple[Path, str]]
 """Who answered -> (folder of scores, setting); who is base, few_shot, candidate, champion or service."""
@@ -48,7 +48,7 @@ def decide(
         raise IntegrityError("GATE_CHAMPION", "gate", "the champion was not scored", "run the plan again")
     values = {who: _values(*held[who]) for who in sorted(held)}
     _same_items(held, values)
-    samples = {who: samples_of(_rows(*held[who])) for who in held}
+    samples = {who: coverage.samples_of(_rows(*held[who])) for who in held}
     candidate = values["candidate"]
     if cfg.metric not in candidate:
         known = ", ".join(sorted(candidate))

@@ -7,7 +7,7 @@ generation.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,13 +211,8 @@ def _intervals(rows: list[Row], confidences: Mapping[str, float]) -> dict[str, A
     for metric, confidence in confidences.items():
         values = _item_values(rows, metric)
         if values:
-            found[metric] = interval(metric, values, confidence, samples_of(rows)).to_json()
+            found[metric] = interval(metric, values, confidence, coverage.samples_of(rows)).to_json()
     return found
-
-
-def samples_of(rows: Iterable[Row]) -> int:
-    """Answers of each item, the most where they differ; `rows` are of one setting."""
-    return 1 + max((row.get("sample", 0) for row in rows), default=0)
 
 
 def interval(metric: str, values: Mapping[str, float], confidence: float, samples: int = 1) -> stats.Interval:

@@ -53,7 +53,7 @@ def take(
             _value(cfg, rows[i], of, ledger)
         if stop_at is not None and len(parts) > 1:
             values = coverage.item_values(kept, cfg.similarity, cfg.precision)
-            found = looks.outcome(coverage.rate(values, confidence, _samples(rows)), stop_at)
+            found = looks.outcome(coverage.rate(values, confidence, coverage.samples_of(rows)), stop_at)
             if found and len(values) < len({rows[i]["id"] for i in places}):
                 ledger.note(f"judging_stopped:{found}")
                 ledger.note("not_judged", len(places) - sum(len(p) for p in parts[: parts.index(part) + 1]))
@@ -117,7 +117,3 @@ def _value(cfg: ScoreConfig, row: Row, outcomes: list[Verdict | Failure], ledger
 def _mean(grades: list[int]) -> float:
     mean = sum(grades) / len(grades)
     return int(mean) if mean == int(mean) else round(mean, 6)
-
-
-def _samples(rows: list[Row]) -> int:
-    return 1 + max(int(row["sample"]) for row in rows)
