@@ -12,7 +12,7 @@ from test_service import Opened, chat, error, serving
 
 from understudy.config import ServiceConfig
 from understudy.config.models import Price
-from understudy.errors import ResourceError
+from understudy.errors import RemoteError, ResourceError
 from understudy.models.account import Account, cost, spending
 from understudy.models.service import ServiceModel
 
@@ -43,7 +43,8 @@ def test_what_does_not_fit_is_refused_and_what_came_back_cheaper_makes_room(tmp_
 def test_a_reservation_waits_for_the_requests_beside_it(tmp_path: Path) -> None:
     account = Account(tmp_path / "spending.jsonl", 1.0)
     held = account.reserve("teacher", 0.9)
-    threading.Timer(0.2, lambda: account.settle(held, "teacher", 0.1)).start()
+    assert held and account.reserve("teacher", 0.9) is None
+    account.settle(held, "teacher", 0.1)
     assert account.reserve("teacher", 0.9)
 
 
@@ -121,12 +122,19 @@ def test_without_a_limit_what_was_spent_is_written_down(tmp_path: Path, opened: 
     assert spending(account.file)["judge"]["requests"] == 20
 
 
-def test_who_waits_for_money_is_sent_away_when_the_batch_stops(tmp_path: Path) -> None:
-    account, stop = Account(tmp_path / "spending.jsonl", 1.0), threading.Event()
-    assert account.reserve("teacher", 0.9, stop)
-    threading.Timer(0.1, stop.set).start()
-    assert account.reserve("teacher", 0.9, stop) is None
-    account.close()
+MOST = cost(PRICE, 40, 50)
+"""More than a request of ASKED may cost with 50 tokens of reply."""
+
+
+def test_who_waits_for_money_is_sent_away_when_the_batch_stops(tmp_path: Path, opened: Opened) -> None:
+    """Money for one request at a time; the key is refused while the others wait."""
+    account = Account(tmp_path / "spending.jsonl", 1.5 * MOST)
+    cfg = ServiceConfig(provider="openai", model="m", price=PRICE, max_tokens=50, concurrency=4)
+    with serving(lambda request, before: error(401) if server.hits > 1 else chat("fine")) as (server, url):
+        model = opened(ServiceModel(cfg, base_url=url, account=account))
+        with pytest.raises(RemoteError, match="KEY_REFUSED"):
+            model.ask(ASKED[:20], model.sampling())
+        assert server.hits == 2
 
 
 def test_waiting_for_money_is_no_part_of_the_deadline(tmp_path: Path, opened: Opened) -> None:

@@ -10,8 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from understudy.data.synthesis.quota import Quota
 from understudy.data.synthesis.synthesize import synthesize
 from understudy.data.synthesis.texts import prompt_key
 from understudy.errors import RemoteError
+from understudy.models.cache import kept
 from understudy.models.service import ServiceModel
 from understudy.models.simulated import Faults, SimulatedService
 
@@ -112,13 +111,6 @@ def test_an_outage_in_the_middle_stops_and_is_carried_on(tmp_path: Path, opened:
         assert service.ledger.repeated == 0 and service.ledger.answered == ledger.notes["requests"]
 
 
-def whole(cache: Path) -> Iterator[dict[str, Any]]:
-    """The requests whose replies are in the cache; a file that a kill left empty or torn holds none."""
-    for file in cache.glob("*/*.json"):
-        with suppress(ValueError):
-            yield json.loads(file.read_bytes())["request"]
-
-
 CHILD = """
 import sys
 from pathlib import Path
@@ -136,7 +128,7 @@ def test_fifty_kills_repeat_no_kept_call_and_no_more_than_were_in_flight(tmp_pat
     with SimulatedService(faults=Faults(latency_s=0.1)) as service:
         args = [sys.executable, "-c", CHILD, service.base_url, str(cache), str(tmp_path / "out"), "1000"]
         while True:
-            kept = {json.dumps(request["messages"]) for request in whole(cache)}
+            answered = {json.dumps(held["request"]["messages"]) for held in kept(cache)}
             begun, before = len(service.requests), service.ledger.requests
             child = subprocess.Popen(args, env=env)
             if kills < 50:
@@ -147,7 +139,7 @@ def test_fifty_kills_repeat_no_kept_call_and_no_more_than_were_in_flight(tmp_pat
                 if child.poll() is None:
                     child.send_signal(signal.SIGKILL)
             code = child.wait(120)
-            assert not asked(service.requests[begun:]).keys() & kept, "a kept call was asked again"
+            assert not asked(service.requests[begun:]).keys() & answered, "a kept call was asked again"
             if code != -signal.SIGKILL:
                 break
             kills += 1

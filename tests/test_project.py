@@ -18,6 +18,8 @@ import pytest
 from endpoint import ask
 from thread import make_project, understudy
 
+from understudy.models.cache import kept
+
 pytestmark = pytest.mark.slow
 
 
@@ -63,7 +65,7 @@ def test_show_json_holds_what_its_schema_says(project: Path) -> None:
 
 
 def test_thresholds_are_decided_anew_without_a_call(project: Path) -> None:
-    calls = {p: p.stat().st_mtime_ns for p in (project / "cache").rglob("*.json")}
+    calls = list(kept(project / "cache"))
     spent = (project / "runs/run-0001/spending.jsonl").read_bytes()
     assert calls and b'"judge"' in spent
     same = understudy("regate", "-C", str(project))
@@ -75,7 +77,7 @@ def test_thresholds_are_decided_anew_without_a_call(project: Path) -> None:
     assert strict["after"]["held"]["candidate"]["coverage"]["value"] < held["value"]
     refused = understudy("regate", "--bar", "0.01", "-C", str(project))
     assert refused.returncode == 7 and "verdict: fail (before: pass)" in refused.stdout
-    assert {p: p.stat().st_mtime_ns for p in (project / "cache").rglob("*.json")} == calls
+    assert list(kept(project / "cache")) == calls
     assert (project / "runs/run-0001/spending.jsonl").read_bytes() == spent
 
 
@@ -126,7 +128,7 @@ def test_no_held_pair_reaches_training_teacher_or_seed(project: Path) -> None:
     for file in ("seed.jsonl", "dev.jsonl", "documents.jsonl"):
         seen += json.dumps(rows(project, "split", file), ensure_ascii=False)
     assert not [n for n in names if n in seen]
-    calls = [p.read_text("utf-8") for p in (project / "cache").rglob("*.json")]
+    calls = [json.dumps(held, ensure_ascii=False) for held in kept(project / "cache")]
     teacher = [text for text in calls if "SEED EXAMPLES (JSON)" in text]
     assert len(teacher) > 10
     assert not [n for n in names for text in teacher if n in text]

@@ -11,7 +11,7 @@ import pytest
 from thread import SMALL, make_project, one_line, understudy
 
 from understudy.config import ScoreStep
-from understudy.core.records import Ledger, read_examples, read_jsonl, write_jsonl
+from understudy.core.records import Ledger, digest, read_examples, read_jsonl, write_jsonl
 from understudy.curves import table
 from understudy.data.subset import subset
 from understudy.errors import DataError
@@ -19,6 +19,7 @@ from understudy.evals.curve import Curve, render
 from understudy.evals.rounds import Money, gain, reached, verdict
 from understudy.evals.stats import Interval
 from understudy.models.account import spending
+from understudy.models.cache import kept
 
 STEP = ScoreStep(who="candidate", round=2, target=0.8, min_gain=0.01, next_rounds=2.0)
 
@@ -114,7 +115,7 @@ def test_a_budget_is_never_exceeded_ends_rounds_in_time_and_more_money_carries_o
     line = one_line(understudy("run", "--quiet", "-C", str(folder), timeout_s=300), "BUDGET_SPENT", 5)
     assert "teacher" in line and "of the budget of 0.03 is spent" in line and "raise loop.budget" in line
     assert 0.01 < spent(folder) <= 0.03
-    replies = {p.name for p in (folder / "cache").rglob("*.json")}
+    replies = {digest(held["request"]) for held in kept(folder / "cache")}
     # Enough for one round and for deciding on held, and for no more rounds: they are skipped, the gate still decides.
     priced(folder, 0.42)
     result = understudy("run", "--quiet", "-C", str(folder), timeout_s=600)
@@ -125,9 +126,8 @@ def test_a_budget_is_never_exceeded_ends_rounds_in_time_and_more_money_carries_o
     assert 0.03 < spent(folder) <= 0.42
     # What was answered before the stop was not asked again.
     asked = sum(of["requests"] for of in spending(folder / "runs/run-0001/spending.jsonl").values())
-    assert replies <= {p.name for p in (folder / "cache").rglob("*.json")} and asked == len(
-        {p.name for p in (folder / "cache").rglob("*.json")}
-    )
+    now = [digest(held["request"]) for held in kept(folder / "cache")]
+    assert replies <= set(now) and asked == len(now)
 
 
 def test_two_points_of_as_many_rows_gain_nothing_that_can_be_told(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -21,6 +27,7 @@ from understudy.config import ServiceConfig
 from understudy.core.records import digest
 from understudy.errors import ConfigError, IntegrityError, RemoteError
 from understudy.models.base import Answer, Sampling
+from understudy.models.cache import kept
 from understudy.models.providers import resolve_reference
 from understudy.models.reply import parse_json
 from understudy.models.service import ServiceModel
@@ -397,19 +404,6 @@ def test_after_a_crash_only_what_is_missing_is_asked(tmp_path: Path) -> None:
     assert server.hits == 8 + 3 and len(answers) == 10
 
 
-OTHER = b'{"reply":{"answer":{"text":"?","finish_reason":"stop"},"version":""},"request":{}}'
-
-
-@pytest.mark.parametrize("damage", [b"", b'{"request": {', b"{}", b"[]", OTHER])
-def test_a_torn_cache_file_is_asked_again(tmp_path: Path, damage: bytes) -> None:
-    with serving(echo) as (server, url):
-        client(url, tmp_path).generate(conversations(1), GREEDY)
-        (held,) = tmp_path.rglob("*.json")
-        held.write_bytes(damage)
-        assert client(url, tmp_path).generate(conversations(1), GREEDY)[0].text == "heard say 0"
-    assert server.hits == 2
-
-
 def test_the_cache_tells_requests_apart(tmp_path: Path) -> None:
     with serving(echo) as (server, url):
         for settings, sampling in [
@@ -428,7 +422,54 @@ def test_a_failed_request_is_not_cached(tmp_path: Path) -> None:
     with serving(lambda r, n: error(400)) as (server, url):
         for _ in range(2):
             client(url, tmp_path).ask(conversations(1), GREEDY)
-    assert server.hits == 2 and not list(tmp_path.rglob("*.json"))
+    assert server.hits == 2 and not list(kept(tmp_path))
+
+
+# Ctrl-C
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from test_service import GREEDY, client, conversations
+try:
+    client(sys.argv[1], Path(sys.argv[2]), concurrency=4).generate(conversations(40), GREEDY)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_after_ctrl_c_what_is_in_flight_is_kept_and_after_a_second_one_it_is_not_waited_for(
+    tmp_path: Path, times: int
+) -> None:
+    def slow(request: dict[str, Any], before: int) -> Reply:
+        return Reply(echo(request, before).body, delay=0.0 if server.hits == 1 else 1.0)
+
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with serving(slow) as (server, url):
+        args = [sys.executable, "-c", INTERRUPTED, url, str(tmp_path)]
+        with subprocess.Popen(args, env=env, stdout=subprocess.PIPE, text=True) as child:
+            while server.hits < 5:
+                time.sleep(0.01)
+            for _ in range(times):
+                child.send_signal(signal.SIGINT)
+                time.sleep(0.1)
+            assert child.communicate(timeout=30)[0] == "interrupted\n"
+    assert server.hits == 5
+    assert len(list(kept(tmp_path))) == (5 if times == 1 else 1)
+
+
+def test_it_is_called_from_threads_and_from_within_a_running_loop() -> None:
+    async def notebook(model: ServiceModel) -> list[Answer]:
+        return model.generate(conversations(3), GREEDY)
+
+    with serving(echo) as (server, url):
+        model = client(url)
+        with ThreadPoolExecutor(4) as pool:
+            lists = list(pool.map(lambda i: model.generate(conversations(20)[i::4], GREEDY), range(4)))
+        assert sorted(a.text for answers in lists for a in answers) == sorted(f"heard say {i}" for i in range(20))
+        assert [a.text for a in asyncio.run(notebook(model))] == [f"heard say {i}" for i in range(3)]
 
 
 # JSON
@@ -483,7 +524,7 @@ def test_replies_that_could_not_be_used_are_asked_again_by_the_next_run(tmp_path
     with serving(script) as (server, url):
         first = client(url, tmp_path).ask_json(conversations(3), Grade)
         assert isinstance(first[1], RemoteError) and first[1].code == "BAD_JSON"
-        assert len(list(tmp_path.rglob("*.json"))) == 3, "neither unusable reply is kept"
+        assert len(list(kept(tmp_path))) == 3, "neither unusable reply is kept"
         hits, server.script = server.hits, lambda request, before: chat('{"grade": 6}')
         again = client(url, tmp_path).ask_json(conversations(3), Grade)
     assert again == [Grade(grade=5), Grade(grade=6), Grade(grade=5)]

@@ -19,7 +19,7 @@ from understudy.forecast.figures import Figure
 from understudy.forecast.seen import Lessons, alike
 from understudy.models.account import cost
 from understudy.models.base import Conversation, Sampling
-from understudy.models.service import Prompt
+from understudy.models.prompt import Prompt
 
 Counter = Callable[[str], int]
 BYTES_PER_TOKEN = 4

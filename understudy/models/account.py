@@ -29,8 +29,6 @@ AT_ONCE = 8
 """Requests that money is reserved for, and written down for, at once: what a killed process may leave unaccounted."""
 FLUSH_S = 1.0
 """What was spent is written down after so long at the latest."""
-WAKE_S = 0.2
-"""A request that waits for money looks so often whether it is still wanted."""
 PARTS = 8
 """No more than this part of what is left of a budget is reserved at once."""
 COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cost")
@@ -51,7 +49,7 @@ class Account:
     def __init__(self, file: Path, limit: float | None = None) -> None:
         self.file, self.limit = file, limit
         self._name = secrets.token_hex(4)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._fd: int | None = None
         self._read = 0
         self._cut = True
@@ -67,7 +65,7 @@ class Account:
     @property
     def spent(self) -> float:
         """Money that replies have cost, and what is reserved for requests without one."""
-        with self._changed:
+        with self._lock:
             self._flush()
             with self._locked():
                 return self._taken()
@@ -75,21 +73,18 @@ class Account:
     def _taken(self) -> float:
         return self._spent + sum(self._reserved.values())
 
-    def reserve(self, role: str, most: float, stop: threading.Event | None = None) -> str | None:
-        """A ticket for a request that costs at most `most`. Waits while other threads' requests may free money.
+    def reserve(self, role: str, most: float) -> str | None:
+        """A ticket for a request that costs at most `most`; None while requests in flight may yet leave enough for it.
 
-        None when `stop` was set meanwhile. Raises ResourceError BUDGET_SPENT when the request could exceed the limit
-        whatever its neighbours cost.
+        Raises ResourceError BUDGET_SPENT when the request could exceed the limit whatever its neighbours cost.
         """
-        with self._changed:
-            while self.limit is not None and self._purse < most - SLACK and not self._draw(most):
-                if not self._flying:
-                    self._purse = 0.0
-                    self._flush()  # another process may have a use for the rest
-                    raise self._refusal(role, most)
-                if stop and stop.is_set():
+        with self._lock:
+            if self.limit is not None and self._purse < most - SLACK and not self._draw(most):
+                if self._flying:
                     return None
-                self._changed.wait(WAKE_S)
+                self._purse = 0.0
+                self._flush()  # another process may have a use for the rest
+                raise self._refusal(role, most)
             self._count += 1
             ticket = f"{self._name}-{self._count}"
             self._flying[ticket] = most
@@ -116,7 +111,7 @@ class Account:
 
     def settle(self, ticket: str, role: str, cost: float, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """Replace a reservation by what the request has cost; 0 where the provider said that it did nothing."""
-        with self._changed:
+        with self._lock:
             # A reply may cost more than was thought; what is free never falls below nothing.
             self._purse = max(0.0, self._purse + self._flying.pop(ticket) - cost)
             of = self._settled.setdefault(role, dict.fromkeys(COUNTS, 0))
@@ -129,7 +124,6 @@ class Account:
             if late or sum(o["settled"] for o in self._settled.values()) >= AT_ONCE:
                 self._flush()
                 self._written = time.monotonic()
-            self._changed.notify_all()
 
     def _flush(self) -> None:
         if self._settled or self.limit is not None:
@@ -185,7 +179,7 @@ class Account:
 
     def close(self) -> None:
         """Write what is left to write; money that was reserved and not needed is free again."""
-        with self._changed:
+        with self._lock:
             self._purse = 0.0
             self._flush()
             if self._fd is not None:

@@ -6,29 +6,34 @@ one call. Answers come in input order; the same request in one batch is sent onc
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
 from understudy.config import ServiceConfig
-from understudy.core.records import canonical, digest
-from understudy.errors import RemoteError, UnderstudyError
+from understudy.core.records import digest
+from understudy.errors import RemoteError
 from understudy.models.account import Account, cost
 from understudy.models.base import Answer, Conversation, Delta, Sampling
 from understudy.models.cache import ReplyCache
+from understudy.models.loop import EventLoop
 from understudy.models.pace import Pace
+from understudy.models.prompt import Prompt, fields, identity
 from understudy.models.providers import JsonMode, endpoint, fitted, json_mode
 from understudy.models.reply import Failure, Reply, failure_of, parse_all, reply_of
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import AsyncOpenAI
+    from openai.resources.chat import AsyncCompletions
 
 T = TypeVar("T")
 
@@ -40,35 +45,9 @@ REFUSALS = {"REPLY_FILTERED": "content_filter", "REQUEST_REFUSED": "refused"}
 """Failures of one prompt alone, and the finish_reason of its empty answer."""
 MAX_REFUSED = 0.05
 """Share of refused prompts above which the service, not a prompt, is at fault; judged from 20 prompts on."""
-TURN_TOKENS = 16
-"""Tokens that a chat template may put around one turn."""
-BYTES_PER_TOKEN = 4
-"""Of English text, about; only the pace goes by it."""
+MONEY_S = 0.05
+"""A request that waits for money looks so often whether another one has left some."""
 _REASK = "\n\nYour last reply could not be used: {problem}. Reply with the asked JSON object and nothing else."
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What is sent: a chat, how its answer is drawn, and the JSON schema of the answer, if it has one."""
-
-    conversation: Conversation
-    sampling: Sampling
-    form: dict[str, Any] | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes: no tokenizer makes more tokens of a text than it has bytes, but for the marks around each turn."""
-        turns = sum(TURN_TOKENS + len(m["content"].encode("utf-8", "replace")) for m in self.conversation)
-        return turns + (len(canonical(self.form)) if self.form else 0)
-
-    @property
-    def most(self) -> tuple[int, int]:
-        """Tokens of prompt and reply, at most."""
-        return self.size, self.sampling.max_new_tokens
-
-    def with_note(self, note: str) -> Prompt:
-        last = self.conversation[-1]
-        return replace(self, conversation=[*self.conversation[:-1], {**last, "content": last["content"] + note}])
 
 
 class ServiceModel:
@@ -93,7 +72,8 @@ class ServiceModel:
         self._account = account
         self._pace = Pace(cfg.requests_per_minute, cfg.tokens_per_minute)
         self._endpoint = endpoint(cfg, role, base_url)
-        self._client: OpenAI | None = None
+        self._loop: EventLoop | None = None
+        self._client: AsyncOpenAI | None = None
         self._lock = threading.Lock()
         self._versions: list[str] = []
         self._reached = False
@@ -122,8 +102,11 @@ class ServiceModel:
     def close(self) -> None:
         if self._account:
             self._account.close()
-        if self._client is not None:
-            self._client.close()
+        self._cache.close()
+        if self._loop is not None and self._client is not None:
+            self._loop.run(self._client.close())
+            self._loop.close()
+            self._loop = self._client = None
 
     def sampling(self) -> Sampling:
         """Decoding as the configuration has it, for teacher and judge."""
@@ -183,28 +166,32 @@ class ServiceModel:
                     results[i] = RemoteError("BAD_JSON", self._where, what, "use a model that follows the prompt")
                     # Kept, the two replies would fail every rerun in the same way.
                     for prompt in (prompts[i], again[j]):
-                        self._cache.forget(digest(self._request(prompt)))
+                        self._cache.forget(digest(identity(self.cfg, self._endpoint.url, prompt)))
         return results
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[Delta]:
         """The answer in pieces, not retried and not cached. An end without finish_reason raises `STREAM_CUT`."""
         usage = fitted(self.cfg, {"stream_options": {"include_usage": True}})
-        params = self._params(Prompt(conversation, sampling)) | usage
+        params = self._fields(Prompt(conversation, sampling)) | usage
         finish, counts, failure = None, (0, 0), None
         self._count(requests=1)
+        loop = self._open()
+        chunks = None
         try:
-            chunks = self._sdk().chat.completions.create(**params, stream=True, timeout=self.cfg.timeout_s)
-            with chunks:
-                for chunk in chunks:
-                    if chunk.usage:
-                        counts = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-                    if not chunk.choices:
-                        continue
-                    finish = chunk.choices[0].finish_reason or finish
-                    if chunk.choices[0].delta.content:
-                        yield Delta(chunk.choices[0].delta.content)
+            chunks = loop.run(self._completions.create(**params, stream=True, timeout=self.cfg.timeout_s))
+            while chunk := loop.run(_following(chunks)):
+                if chunk.usage:
+                    counts = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+                if not chunk.choices:
+                    continue
+                finish = chunk.choices[0].finish_reason or finish
+                if chunk.choices[0].delta.content:
+                    yield Delta(chunk.choices[0].delta.content)
         except Exception as e:
             failure = failure_of(e)
+        finally:
+            if chunks is not None:
+                loop.run(chunks.close())
         if failure is None and not finish:
             failure = Failure("STREAM_CUT", "the stream ended without a finish_reason", retry=True)
         if failure is not None:
@@ -213,7 +200,7 @@ class ServiceModel:
         yield Delta("", "length" if finish == "length" else "stop", *counts)
 
     def _ask(self, prompts: Sequence[Prompt], *, stop_at_failure: bool) -> list[Answer | RemoteError]:
-        requests = [self._request(p) for p in prompts]
+        requests = [identity(self.cfg, self._endpoint.url, p) for p in prompts]
         keys = [digest(r) for r in requests]
         found: dict[str, Reply | RemoteError] = {}
         todo: dict[str, tuple[Prompt, dict[str, Any]]] = {}
@@ -226,7 +213,8 @@ class ServiceModel:
             else:
                 todo[key] = (prompt, request)
         if todo:
-            found.update(self._send_all(todo, stop_at_failure))
+            stop = asyncio.Event()
+            self._open().run(self._send_all(todo, found, stop, stop_at_failure), stop.set)
         failed = [r for r in found.values() if isinstance(r, RemoteError) and r.code not in REFUSALS]
         if stop_at_failure and failed:
             raise next((r for r in failed if r.code != "NOT_SENT"), failed[0])
@@ -235,37 +223,39 @@ class ServiceModel:
             self._versions = list(dict.fromkeys([*self._versions, *reported]))
         return [r if isinstance(r := found[k], RemoteError) else r.answer for k in keys]
 
-    def _send_all(
-        self, todo: dict[str, tuple[Prompt, dict[str, Any]]], stop_at_failure: bool
-    ) -> dict[str, Reply | RemoteError]:
-        stop = threading.Event()
-        found: dict[str, Reply | RemoteError] = {}
+    async def _send_all(
+        self,
+        todo: dict[str, tuple[Prompt, dict[str, Any]]],
+        found: dict[str, Reply | RemoteError],
+        stop: asyncio.Event,
+        stop_at_failure: bool,
+    ) -> None:
+        """Enter into `found` what became of every request. `stop`: requests in flight end, and no other is sent."""
+        waiting = deque(todo)
 
-        def work(key: str) -> None:
+        async def send(key: str) -> None:
             try:
-                found[key] = self._one(key, *todo[key], stop)
-            except UnderstudyError:
+                found[key] = await self._one(key, *todo[key], stop)
+            except BaseException:
                 stop.set()
                 raise
             if stop_at_failure and isinstance(result := found[key], RemoteError) and result.code not in REFUSALS:
                 stop.set()
 
-        self._sdk()  # the import takes a second, which is not the first request's
-        keys = list(todo)
-        if not self._reached:
-            work(keys.pop(0))
-        with ThreadPoolExecutor(self.cfg.concurrency, thread_name_prefix="service") as pool:
-            try:
-                futures = [pool.submit(work, key) for key in keys]
-                for future in as_completed(futures):
-                    future.result()
-            finally:
-                # Also on Ctrl-C: sleeping workers wake, queued ones never start, finished ones are in the cache.
-                stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-        return found
+        async def work() -> None:
+            while waiting and not stop.is_set():
+                await send(waiting.popleft())
 
-    def _one(self, key: str, prompt: Prompt, request: dict[str, Any], stop: threading.Event) -> Reply | RemoteError:
+        if not self._reached:
+            await send(waiting.popleft())
+        workers = [work() for _ in range(min(self.cfg.concurrency, len(waiting)))]
+        for ended in await asyncio.gather(*workers, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
+        unsent = self._error(Failure("NOT_SENT", "stopped before it was sent"), 0)
+        found.update(dict.fromkeys(waiting, unsent))
+
+    async def _one(self, key: str, prompt: Prompt, request: dict[str, Any], stop: asyncio.Event) -> Reply | RemoteError:
         """One request with its retries. Raises when the failure concerns every request."""
         deadline = math.inf
         failure = Failure("NOT_SENT", "stopped before it was sent")
@@ -273,9 +263,9 @@ class ServiceModel:
         while attempt < self.cfg.max_attempts:
             # Waiting for a place in time or for money is our own wish, so it is no part of the deadline.
             begun = time.monotonic()
-            if stop.wait(self._pace.wait_s(self._expected_tokens(prompt))):
+            if await _stopped(stop, self._pace.wait_s(prompt.tokens)):
                 break
-            ticket = self._reserve(prompt, stop)
+            ticket = await self._reserve(prompt, stop)
             if ticket is None:
                 break
             deadline = min(deadline + time.monotonic() - begun, time.monotonic() + self.cfg.timeout_s)
@@ -283,7 +273,7 @@ class ServiceModel:
             left = deadline - time.monotonic()
             share = 1.0 if attempt == self.cfg.max_attempts else ATTEMPT_SHARE
             try:
-                reply = self._once(prompt, max(left * share, 0.001), ticket, stop)
+                reply = await self._once(prompt, max(left * share, 0.001), ticket, stop)
             except Failure as e:
                 failure = e
             else:
@@ -296,7 +286,7 @@ class ServiceModel:
             if failure.code == "RATE_LIMITED" and failure.wait_s:
                 self._pace.hold(failure.wait_s)
             self._count(retries=1)
-            stop.wait(pause)
+            await _stopped(stop, pause)
         return self._given_up(failure, attempt)
 
     def _given_up(self, failure: Failure, attempts: int) -> RemoteError:
@@ -323,23 +313,29 @@ class ServiceModel:
             return failure.wait_s + 0.1 * self.backoff_s * jitter
         return min(self.backoff_s * 2.0 ** (attempt - 1), 20.0) * (0.5 + 0.5 * jitter)
 
-    def _reserve(self, prompt: Prompt, stop: threading.Event) -> str | None:
-        """A ticket for what the request may cost; None when the batch was stopped meanwhile."""
+    async def _reserve(self, prompt: Prompt, stop: asyncio.Event) -> str | None:
+        """A ticket for what the request may cost, which may wait for other requests; None when the batch was stopped.
+
+        Raises ResourceError BUDGET_SPENT.
+        """
         if not self._account:
             return ""
-        return self._account.reserve(self._role, cost(self.cfg.price, *prompt.most), stop)
+        most = cost(self.cfg.price, *prompt.most)
+        while (ticket := self._account.reserve(self._role, most)) is None:
+            if await _stopped(stop, MONEY_S):
+                break
+        return ticket
 
-    def _once(self, prompt: Prompt, limit_s: float, ticket: str, stop: threading.Event) -> Reply:
+    async def _once(self, prompt: Prompt, limit_s: float, ticket: str, stop: asyncio.Event) -> Reply:
         """One attempt; more than one request only where the endpoint does not know a field."""
         for _ in range(4):
             fields = self._token_field, self._json_mode
             try:
-                return self._paid(prompt, limit_s, ticket)
+                return await self._paid(prompt, limit_s, ticket)
             except Failure as failure:
-                again = self._adapt(failure, fields) and self._reserve(prompt, stop)
-                if again in (False, None):
+                if not self._adapt(failure, fields) or (again := await self._reserve(prompt, stop)) is None:
                     raise
-                ticket = str(again)
+                ticket = again
         raise Failure("REQUEST_REFUSED", "the endpoint refuses every form of the request")
 
     def _adapt(self, failure: Failure, sent: tuple[str, JsonMode]) -> bool:
@@ -355,13 +351,13 @@ class ServiceModel:
                 self._json_mode = "object" if sent[1] == "schema" and "json_object" in named else "text"
             return True
 
-    def _paid(self, prompt: Prompt, limit_s: float, ticket: str) -> Reply:
+    async def _paid(self, prompt: Prompt, limit_s: float, ticket: str) -> Reply:
         """One request, whose price was reserved in the account before; what it cost replaces that."""
         price, most = self.cfg.price, prompt.most
         self._count(requests=1)
         used = most  # whoever gives no account of a request may have charged for all of it
         try:
-            reply = reply_of(self._post(self._params(prompt), limit_s))
+            reply = reply_of(await self._post(self._fields(prompt), limit_s))
             answer = reply.answer
             used = (answer.prompt_tokens, answer.completion_tokens)
             if not any(used):
@@ -377,72 +373,49 @@ class ServiceModel:
         finally:
             paid = cost(price, *used)
             self._count(cost=paid)
-            self._pace.correct(sum(used) - self._expected_tokens(prompt))
+            self._pace.correct(sum(used) - prompt.tokens)
             if self._account:
                 self._account.settle(ticket, self._role, paid, *used)
 
-    def _expected_tokens(self, prompt: Prompt) -> int:
-        return prompt.size // BYTES_PER_TOKEN + prompt.sampling.max_new_tokens
-
-    def _post(self, params: dict[str, Any], limit_s: float) -> bytes:
-        """The reply's bytes. The clock is read at every piece: the SDK's own timeout starts anew with each of them."""
-        started = time.monotonic()
+    async def _post(self, params: dict[str, Any], limit_s: float) -> bytes:
+        """The reply's bytes, within `limit_s` as a whole: the SDK's own timeout starts anew with every piece."""
         body = bytearray()
-        create = self._sdk().chat.completions.with_streaming_response.create
-        with create(**params, timeout=limit_s) as response:
-            for piece in response.iter_bytes():
-                body += piece
-                if len(body) > BODY_LIMIT:
-                    raise Failure("BODY_LIMIT", f"the reply is longer than {BODY_LIMIT} bytes")
-                if time.monotonic() - started > limit_s:
-                    raise Failure("TIMEOUT", f"the reply was not complete after {limit_s:.1f} s", retry=True)
+        create = self._completions.with_streaming_response.create
+        try:
+            async with asyncio.timeout(limit_s), create(**params, timeout=None) as response:
+                async for piece in response.iter_bytes():
+                    body += piece
+                    if len(body) > BODY_LIMIT:
+                        raise Failure("BODY_LIMIT", f"the reply is longer than {BODY_LIMIT} bytes")
+        except TimeoutError:
+            raise Failure("TIMEOUT", f"the reply was not complete after {limit_s:.1f} s", retry=True) from None
         return bytes(body)
 
-    def _params(self, prompt: Prompt) -> dict[str, Any]:
-        sampling = prompt.sampling
-        params: dict[str, Any] = {"model": self.cfg.model, "messages": prompt.conversation}
-        if self.cfg.temperature is not None:
-            params["temperature"] = sampling.temperature
-        params[self._token_field] = sampling.max_new_tokens
-        if sampling.top_p < 1.0:
-            params["top_p"] = sampling.top_p
-        if sampling.temperature > 0:
-            params["seed"] = sampling.seed
-        if sampling.stop:
-            params["stop"] = list(sampling.stop)
-        if prompt.form and self._json_mode == "schema":
-            form = {"name": "reply", "schema": prompt.form, "strict": True}
-            params["response_format"] = {"type": "json_schema", "json_schema": form}
-        elif prompt.form and self._json_mode == "object":
-            params["response_format"] = {"type": "json_object"}
-        taken = fitted(self.cfg, params)
-        # The SDK lets names that are not OpenAI's pass only in here.
-        own = {name: taken.pop(name) for name in taken.keys() - params.keys()}
-        return taken | ({"extra_body": own} if own else {})
+    def _fields(self, prompt: Prompt) -> dict[str, Any]:
+        return fields(self.cfg, prompt, self._token_field, self._json_mode)
 
-    def _sdk(self) -> OpenAI:
+    def _open(self) -> EventLoop:
+        """Starts the client, whose import takes a second, which is not the first request's."""
         with self._lock:
-            if self._client is None:
-                import openai
+            if self._loop is None:
+                self._loop = EventLoop()
+                self._client = self._connect()
+            return self._loop
 
-                # A proxy from the environment must not get requests to this machine.
-                remote = self.cfg.provider != "simulated" and not self._endpoint.local
-                http = openai.DefaultHttpxClient(trust_env=remote)
-                key, url = self._endpoint.key or "none", self._endpoint.url
-                self._client = openai.OpenAI(api_key=key, base_url=url, max_retries=0, http_client=http)
-            return self._client
+    def _connect(self) -> AsyncOpenAI:
+        import openai
 
-    def _request(self, prompt: Prompt) -> dict[str, Any]:
-        """What the answer depends on; its digest is the cache key. A simulated service's port is no part of it."""
-        sampling = prompt.sampling
-        decoding = asdict(sampling) | {"stop": list(sampling.stop)}
-        decoding["seed"] = sampling.seed if sampling.temperature > 0 else None
-        decoding |= {"temperature": None} if self.cfg.temperature is None else {}
-        origin: dict[str, Any] = {"provider": self.cfg.provider, "model": self.cfg.model}
-        origin |= {"wrong_rate": self.cfg.wrong_rate} if self.cfg.provider == "simulated" else {}
-        origin |= {"endpoint": digest(self._endpoint.url, 16)} if self.cfg.provider != "simulated" else {}
-        origin |= {"form": prompt.form} if prompt.form and self.cfg.json_mode != "text" else {}
-        return {**origin, "messages": prompt.conversation, "sampling": decoding}
+        # A proxy from the environment must not get requests to this machine.
+        remote = self.cfg.provider != "simulated" and not self._endpoint.local
+        http = openai.DefaultAsyncHttpxClient(trust_env=remote)
+        url, key = self._endpoint.url, self._endpoint.key
+        opens = key or "none" if isinstance(key, str) else partial(asyncio.to_thread, key)  # a token that is renewed
+        return openai.AsyncOpenAI(api_key=opens, base_url=url, max_retries=0, http_client=http)
+
+    @property
+    def _completions(self) -> AsyncCompletions:
+        assert self._client is not None, "used before it was opened"
+        return self._client.chat.completions
 
     def _count(self, **by: float) -> None:
         with self._lock:
@@ -455,6 +428,18 @@ class ServiceModel:
         if failure.code == "REQUEST_REFUSED" and "temperature" in what and self.cfg.temperature is not None:
             fix = f"newest models often refuse the field: write {self._role}.temperature: null"
         return RemoteError(failure.code, self._where, what, fix)
+
+
+async def _following(chunks: AsyncIterator[T]) -> T | None:
+    return await anext(chunks, None)
+
+
+async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
+    """Waits so long, or until the batch is stopped."""
+    if seconds > 0 and not stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()
 
 
 _RERUN = "rerun later: answered requests are cached"

@@ -1,0 +1,99 @@
+"""The cache of replies: lines that kills, power cuts, other processes and people may leave in any state."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from understudy.core.records import digest
+from understudy.models.base import Answer
+from understudy.models.cache import FILE, ReplyCache, kept
+from understudy.models.reply import Reply
+
+GOOD = Reply(Answer("fine \u2028 \ud800", "stop", 3, 2), "served-1")
+OTHER = b'{"key":"%s","reply":{"answer":{"text":"?","finish_reason":"stop"},"version":""},"request":{"messages":0}}\n'
+
+
+def key_of(i: int) -> str:
+    return digest({"messages": i})
+
+
+def put(folder: Path, i: int, reply: Reply = GOOD) -> None:
+    with closing(ReplyCache(folder)) as cache:
+        cache.store(key_of(i), {"messages": i}, reply)
+
+
+def got(folder: Path, i: int) -> Reply | None:
+    with closing(ReplyCache(folder)) as cache:
+        return cache.load(key_of(i))
+
+
+@pytest.mark.parametrize("left", [b"", b'{"key":"', b"{}\n", b"[]\n", b"null\n", b"\xff\xfe\n", "most", "other"])
+def test_a_damaged_line_is_no_reply_and_harms_no_other(tmp_path: Path, left: bytes | str) -> None:
+    put(tmp_path, 1)
+    file = tmp_path / FILE
+    whole = file.read_bytes()
+    damage = {"most": whole[:-9], "other": OTHER % key_of(1).encode()}[left] if isinstance(left, str) else left
+    file.write_bytes(damage)
+    assert got(tmp_path, 1) is None
+    put(tmp_path, 2)
+    assert got(tmp_path, 1) is None and got(tmp_path, 2) == GOOD
+    put(tmp_path, 1)
+    assert got(tmp_path, 1) == GOOD and got(tmp_path, 2) == GOOD
+
+
+def test_what_another_process_keeps_is_known_at_once(tmp_path: Path) -> None:
+    with closing(ReplyCache(tmp_path / "made")) as mine, closing(ReplyCache(tmp_path / "made")) as theirs:
+        assert mine.load(key_of(1)) is None
+        theirs.store(key_of(1), {"messages": 1}, GOOD)
+        assert mine.load(key_of(1)) == GOOD
+        mine.forget(key_of(1))
+        assert theirs.load(key_of(1)) is None and not list(kept(tmp_path))
+        theirs.store(key_of(1), {"messages": 1}, GOOD)
+        assert mine.load(key_of(1)) == GOOD
+
+
+def test_a_cache_that_is_removed_under_a_running_process_begins_anew(tmp_path: Path) -> None:
+    with closing(ReplyCache(tmp_path)) as cache:
+        cache.store(key_of(1), {"messages": 1}, GOOD)
+        (tmp_path / FILE).unlink()
+        assert cache.load(key_of(1)) is None
+        cache.store(key_of(2), {"messages": 2}, GOOD)
+    assert got(tmp_path, 1) is None and got(tmp_path, 2) == GOOD
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from test_cache import GOOD, key_of
+from understudy.models.cache import ReplyCache
+cache = ReplyCache(Path(sys.argv[1]))
+for i in range(int(sys.argv[2]), 2000, 4):
+    cache.store(key_of(i), {"messages": i}, GOOD)
+"""
+
+
+def test_processes_that_write_at_once_lose_no_line(tmp_path: Path) -> None:
+    args = [sys.executable, "-c", WRITER, str(tmp_path)]
+    here = {"PYTHONPATH": str(Path(__file__).parent)}
+    writers = [subprocess.Popen([*args, str(k)], env=here) for k in range(4)]
+    assert [w.wait(60) for w in writers] == [0] * 4
+    assert sorted(held["request"]["messages"] for held in kept(tmp_path)) == list(range(2000))
+
+
+def test_lines_longer_than_what_is_read_at_once_are_whole(tmp_path: Path) -> None:
+    long = Reply(Answer("x" * 9_000_000, "stop"), "served-1")
+    put(tmp_path, 1, long)
+    put(tmp_path, 2)
+    assert got(tmp_path, 1) == long and got(tmp_path, 2) == GOOD
+
+
+def test_without_a_folder_nothing_is_kept() -> None:
+    cache = ReplyCache(None)
+    cache.store(key_of(1), {"messages": 1}, GOOD)
+    cache.forget(key_of(1))
+    assert cache.load(key_of(1)) is None
