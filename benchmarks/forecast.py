@@ -19,9 +19,9 @@ from understudy.forecast.table import amount, count, duration, size
 
 PRICES = {"teacher": (2.0, 8.0), "judge": (1.0, 4.0), "service": (2.0, 8.0)}
 """For a million tokens of prompts and replies, in no currency: the simulated roles are paid in none."""
-TARGETS = {"tokens": 0.15, "money": 0.15, "time": 0.30, "peak memory": 0.30}
+TARGETS = {"tokens": 0.15, "money": 0.15, "time": 0.30, "peak memory": 0.30, "disk": 0.30}
 """How far off a prediction may be, as a share of what was used."""
-SHOWN = {"tokens": count, "money": amount, "time": duration, "peak memory": size}
+SHOWN = {"tokens": count, "money": amount, "time": duration, "peak memory": size, "disk": size}
 INSTRUCTIONS = 1200
 
 
@@ -62,7 +62,8 @@ def instructions() -> Project:
 
 def compared(project: Project, name: str) -> dict[str, Any]:
     """Foretell with a probe, run, and compare; the run keeps the forecast without a probe, which is not used here."""
-    told = json.loads(project.command("plan", "--json", "--probe").stdout)["total"]
+    foretold = json.loads(project.command("plan", "--json", "--probe").stdout)
+    told = foretold["total"]
     project.run()
     used = {row["what"]: row["actual"] for row in project.show()["forecast"]}
     predicted = {
@@ -70,9 +71,10 @@ def compared(project: Project, name: str) -> dict[str, Any]:
         "money": told["money"]["value"],
         "time": told["seconds"]["value"],
         "peak memory": told["memory_mb"]["value"],
+        "disk": sum(step["disk_mb"]["value"] for step in foretold["steps"]),
     }
     actual = {"tokens": used.get("tokens in", 0) + used.get("tokens out", 0)}
-    actual |= {what: used.get(what, 0.0) for what in ("money", "time", "peak memory")}
+    actual |= {what: used.get(what, 0.0) for what in ("money", "time", "peak memory", "disk")}
     rows = {what: _row(what, predicted[what], actual[what]) for what in TARGETS if predicted[what] or actual[what]}
     return {"run": name, "figures": rows}
 

@@ -223,8 +223,17 @@ def foretold(run: Path, name: str) -> dict[str, float]:
     return {key: value["value"] for key, value in found.items() if isinstance(value, dict)}
 
 
+def megabytes(project: Project, plan: Plan, name: str) -> float:
+    step = next(s for s in plan.steps if s.name == name)
+    folder = project.store.address(step.name, step.fingerprint)
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+
+
 def test_a_round_of_synthesis_costs_what_was_foretold(priced: Path) -> None:
-    _, run = up_to(Project(priced), "pack")
+    project = Project(priced)
+    plan, run = up_to(project, "pack")
+    for step in ("synthesize-1", "pack-1"):
+        assert foretold(run, step)["disk_mb"] == pytest.approx(megabytes(project, plan, step), rel=0.25), step
     told, spent = foretold(run, "synthesize-1"), spending(run / "spending.jsonl")["teacher"]
     for key, used in (("calls", "requests"), ("prompt_tokens",) * 2, ("completion_tokens",) * 2, ("money", "cost")):
         assert told[key] == pytest.approx(spent[used], rel=0.25), (key, "from guesses")
@@ -232,7 +241,9 @@ def test_a_round_of_synthesis_costs_what_was_foretold(priced: Path) -> None:
     config = priced / "understudy.yaml"
     config.write_text(config.read_text("utf-8").replace("split: {", "split: {seed: 3, "), "utf-8")
     again = Project(priced)
-    _, second = up_to(again, "pack")
+    plan, second = up_to(again, "pack")
+    for step in ("synthesize-1", "pack-1"):
+        assert foretold(second, step)["disk_mb"] == pytest.approx(megabytes(again, plan, step), rel=0.05), step
     told, spent = foretold(second, "synthesize-1"), spending(second / "spending.jsonl")["teacher"]
     for key, used in (("calls", "requests"), ("prompt_tokens",) * 2, ("completion_tokens",) * 2, ("money", "cost")):
         assert told[key] == pytest.approx(spent[used], rel=0.15), (key, "from the first round")

@@ -16,7 +16,7 @@ from understudy.core.stage import Step
 from understudy.forecast import memory
 from understudy.forecast.asking import Asking
 from understudy.forecast.computing import Computing, Probed
-from understudy.forecast.disk import RECORDS, Sizes
+from understudy.forecast.disk import RECORDS, Sizes, written
 from understudy.forecast.effort import Work, corrected
 from understudy.forecast.figures import Figure, Need, add
 from understudy.forecast.groups import group_of, place
@@ -112,13 +112,25 @@ class _Predictor:
         own = self.computing.own_memory(step) + self.registry_mb
         peak = memory.peak(step.stage, own, self.before, held)
         self.before = max(self.before, peak.value)
-        disk = self.sizes.step(step.stage, step.kind, self.cfg.train.method)
         return replace(
             need,
             seconds=self._seconds(work, earlier),
             memory_mb=peak,
-            disk_mb=Figure(disk / 1e6, "guess" if disk else "counted"),
+            disk_mb=self._disk(step, need),
         )
+
+    def _disk(self, step: Step, need: Need) -> Figure:
+        if step.stage == "select":
+            return Figure()
+        learnt = written(self.lessons.like(step), need.rows.value)
+        if learnt is not None:
+            return Figure(learnt / 1e6, "measured")
+        tokens = 0.0
+        if step.stage == "pack":
+            chats = self.computing.training(step)
+            tokens = chats.count.value * chats.tokens
+        size = self.sizes.of_rows(step, self.cfg.train.method, need.rows.value, tokens)
+        return Figure(size / 1e6, "guess" if size else "counted")
 
     def _seconds(self, work: Work, earlier: list[tuple[Work, float]]) -> Figure:
         return corrected(work, earlier, self.computing.speed, self.computing.probed_speed(work.stage))
