@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,62 @@ def test_a_cache_that_is_removed_under_a_running_process_begins_anew(tmp_path: P
         assert cache.load(key_of(1)) is None
         cache.store(key_of(2), {"messages": 2}, GOOD)
     assert got(tmp_path, 1) is None and got(tmp_path, 2) == GOOD
+
+
+def test_a_torn_second_line_hides_no_whole_first_one(tmp_path: Path) -> None:
+    put(tmp_path, 1)
+    file = tmp_path / FILE
+    file.write_bytes(file.read_bytes() + file.read_bytes()[:-12])
+    put(tmp_path, 2)
+    assert got(tmp_path, 1) == GOOD and got(tmp_path, 2) == GOOD
+
+
+def test_a_file_that_was_cut_under_a_running_process_is_read_anew(tmp_path: Path) -> None:
+    with closing(ReplyCache(tmp_path)) as cache:
+        for i in range(3):
+            cache.store(key_of(i), {"messages": i}, GOOD)
+        assert cache.load(key_of(2)) == GOOD
+        os.truncate(tmp_path / FILE, 0)
+        cache.store(key_of(4), {"messages": 4}, GOOD)
+        assert cache.load(key_of(4)) == GOOD and cache.load(key_of(2)) is None
+
+
+ADOPTER = """
+import sys
+from contextlib import closing
+from pathlib import Path
+from test_cache import GOOD, key_of
+from understudy.models.cache import ReplyCache, adopt
+adopt(Path(sys.argv[1]))
+with closing(ReplyCache(Path(sys.argv[1]))) as cache:
+    sys.exit(sum(cache.load(key_of(i)) != GOOD for i in range(500)))
+"""
+
+
+def test_what_earlier_releases_kept_is_taken_over_by_two_processes_at_once(tmp_path: Path) -> None:
+    for i in range(500):
+        (tmp_path / key_of(i)[:2]).mkdir(exist_ok=True)
+        row = {"request": {"messages": i}, "reply": {"answer": asdict(GOOD.answer), "version": GOOD.version}}
+        (tmp_path / key_of(i)[:2] / f"{key_of(i)}.json").write_text(json.dumps(row))
+    torn = tmp_path / key_of(0)[:2] / f"{'0' * 64}.json"
+    torn.write_text('{"request": {')
+    args, here = [sys.executable, "-c", ADOPTER, str(tmp_path)], {"PYTHONPATH": str(Path(__file__).parent)}
+    assert [p.wait(60) for p in [subprocess.Popen(args, env=here) for _ in range(3)]] == [0, 0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == [FILE]
+
+
+def test_a_cache_that_may_only_be_read_is_read(tmp_path: Path) -> None:
+    put(tmp_path, 1)
+    reader = "from test_cache import *; os.setuid(65534); print(got(Path(sys.argv[1]), 1) == GOOD)"
+    (tmp_path / FILE).chmod(0o444)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    here = {"PYTHONPATH": str(Path(__file__).parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    if os.getuid():
+        assert got(tmp_path, 1) == GOOD
+        return
+    told = subprocess.run([sys.executable, "-c", reader, str(tmp_path)], env=here, capture_output=True, text=True)
+    assert told.stdout == "True\n", told.stderr
 
 
 WRITER = """

@@ -24,6 +24,8 @@ PAGE = {"Report": 150_000, "Guard": 150_000}
 """Bytes of what hardly depends on the rows."""
 BESIDE = 1.2
 """A trained model with its adapter and tokenizer, in weights."""
+OF_ROWS = ("Corpus", "Dataset", "HeldSet", "Packed", "Answers", "Scores", "BiasReport")
+"""Kinds that are as large as their rows."""
 MOMENTS = 10
 """Trained whole, up to three checkpoints of weights and two moments lie beside the result; in weights."""
 
@@ -63,13 +65,15 @@ class Sizes:
         return small or self.step(step.stage, step.kind, method)
 
 
-def written(earlier: Sequence[Seen], rows: float) -> float | None:
-    """Bytes of a step with so many rows, from what like steps have written; None without any."""
-    sizes = [sum(f.stat().st_size for f in s.path.rglob("*") if f.is_file()) for s in earlier]
+def written(kind: str, earlier: Sequence[Seen], rows: float) -> float | None:
+    """Bytes of a step with so many rows, from what like steps have written; None where that cannot be told.
+
+    Models are as large as their base and method make them, whatever was trained before.
+    """
     counted = sum(s.rows_out for s in earlier)
-    if not sizes:
+    if kind not in OF_ROWS or not counted or not rows:
         return None
-    return sum(sizes) / counted * rows if counted else sum(sizes) / len(sizes)
+    return sum(f.stat().st_size for s in earlier for f in s.path.rglob("*") if f.is_file()) / counted * rows
 
 
 def _local(cfg: Config, root: Path) -> int:

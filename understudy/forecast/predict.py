@@ -122,7 +122,7 @@ class _Predictor:
     def _disk(self, step: Step, need: Need) -> Figure:
         if step.stage == "select":
             return Figure()
-        learnt = written(self.lessons.like(step), need.rows.value)
+        learnt = written(step.kind, self.lessons.like(step), need.rows.value)
         if learnt is not None:
             return Figure(learnt / 1e6, "measured")
         tokens = 0.0

@@ -1,4 +1,4 @@
-"""A rented language model behind the OpenAI protocol: one retry loop, one deadline, one cache file per full request.
+"""A rented language model behind the OpenAI protocol: one retry loop, one deadline, a cache of every full request.
 
 A reply counts only with choices and a finish_reason. The first request goes alone, so that a wrong key or model costs
 one call. Answers come in input order; the same request in one batch is sent once. Keys never enter errors or files.
@@ -24,8 +24,8 @@ from understudy.core.records import digest
 from understudy.errors import RemoteError
 from understudy.models.account import Account, cost
 from understudy.models.base import Answer, Conversation, Delta, Sampling
-from understudy.models.cache import ReplyCache
-from understudy.models.loop import EventLoop
+from understudy.models.cache import ReplyCache, adopt
+from understudy.models.event_loop import EventLoop
 from understudy.models.pace import Pace
 from understudy.models.prompt import Prompt, fields, identity
 from understudy.models.providers import JsonMode, endpoint, fitted, json_mode
@@ -68,6 +68,8 @@ class ServiceModel:
         self.calls: dict[str, float] = dict.fromkeys((*names, "completion_tokens", "cost"), 0)
         self._role = role
         self._where = f"{role} {cfg.model}"
+        if cache:
+            adopt(cache)
         self._cache = ReplyCache(cache)
         self._account = account
         self._pace = Pace(cfg.requests_per_minute, cfg.tokens_per_minute)
@@ -100,13 +102,14 @@ class ServiceModel:
         return known | {"versions": list(self._versions)} | ({"template": template} if template else {})
 
     def close(self) -> None:
+        """Requests of other threads that are in flight are cancelled."""
+        with self._lock:
+            loop, client, self._loop, self._client = self._loop, self._client, None, None
+        if loop is not None and client is not None:
+            loop.close_after(client.close())
+        self._cache.close()
         if self._account:
             self._account.close()
-        self._cache.close()
-        if self._loop is not None and self._client is not None:
-            self._loop.run(self._client.close())
-            self._loop.close()
-            self._loop = self._client = None
 
     def sampling(self) -> Sampling:
         """Decoding as the configuration has it, for teacher and judge."""
@@ -190,8 +193,9 @@ class ServiceModel:
         except Exception as e:
             failure = failure_of(e)
         finally:
+            # Not waited for: a generator that nobody ended is collected on whatever thread, also on the loop's own.
             if chunks is not None:
-                loop.run(chunks.close())
+                loop.spawn(chunks.close())
         if failure is None and not finish:
             failure = Failure("STREAM_CUT", "the stream ended without a finish_reason", retry=True)
         if failure is not None:
@@ -328,21 +332,20 @@ class ServiceModel:
 
     async def _once(self, prompt: Prompt, limit_s: float, ticket: str, stop: asyncio.Event) -> Reply:
         """One attempt; more than one request only where the endpoint does not know a field."""
-        for _ in range(4):
-            fields = self._token_field, self._json_mode
+        while True:  # each turn asks for less, so that there are at most four
+            sent = self._token_field, self._json_mode
             try:
                 return await self._paid(prompt, limit_s, ticket)
             except Failure as failure:
-                if not self._adapt(failure, fields) or (again := await self._reserve(prompt, stop)) is None:
+                if not self._adapt(failure, sent) or (again := await self._reserve(prompt, stop)) is None:
                     raise
                 ticket = again
-        raise Failure("REQUEST_REFUSED", "the endpoint refuses every form of the request")
 
     def _adapt(self, failure: Failure, sent: tuple[str, JsonMode]) -> bool:
-        """Whether the endpoint refused a field that can be put in another way, or that another thread has put so."""
+        """Whether the endpoint refused a field that can be put in another way, or that another request has put so."""
         named = failure.what
         with self._lock:
-            if sent[0] in named and "max_completion_tokens" in named:
+            if sent[0] == "max_tokens" and "max_tokens" in named and "max_completion_tokens" in named:
                 self._token_field = "max_completion_tokens"  # newer OpenAI models refuse max_tokens
                 return True
             if failure.code != "REQUEST_REFUSED" or "response_format" not in named or sent[1] == "text":
@@ -398,8 +401,8 @@ class ServiceModel:
         """Starts the client, whose import takes a second, which is not the first request's."""
         with self._lock:
             if self._loop is None:
-                self._loop = EventLoop()
                 self._client = self._connect()
+                self._loop = EventLoop()
             return self._loop
 
     def _connect(self) -> AsyncOpenAI:
@@ -409,8 +412,9 @@ class ServiceModel:
         remote = self.cfg.provider != "simulated" and not self._endpoint.local
         http = openai.DefaultAsyncHttpxClient(trust_env=remote)
         url, key = self._endpoint.url, self._endpoint.key
-        opens = key or "none" if isinstance(key, str) else partial(asyncio.to_thread, key)  # a token that is renewed
-        return openai.AsyncOpenAI(api_key=opens, base_url=url, max_retries=0, http_client=http)
+        # A token is renewed in time, in a thread of its own.
+        api_key = key or "none" if isinstance(key, str) else partial(asyncio.to_thread, key)
+        return openai.AsyncOpenAI(api_key=api_key, base_url=url, max_retries=0, http_client=http)
 
     @property
     def _completions(self) -> AsyncCompletions:
