@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-forecast bench-horoscope bench-intervals bench-kills bench-leaks bench-mitigation bench-targeted bench-acceptability bench-synthesis docs lock-stages clean
+.PHONY: help setup setup-services demo demo-horoscope test test-fast test-services check format bench bench-data bench-real bench-controls bench-bias bench-client bench-drift bench-engines bench-forecast bench-horoscope bench-intervals bench-kills bench-leaks bench-mitigation bench-targeted bench-acceptability bench-synthesis docs lock-stages clean
 
 DEMO ?= demo
 HOROSCOPE ?= demo-horoscope
@@ -53,12 +53,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  if [ "$$links" ]; then export UV_FIND_LINKS=$${UV_FIND_LINKS:-$$(echo $$links | tr ' ' ',')}; fi; \
 	  if [ "$$extra" ]; then export UV_INDEX=$${UV_INDEX:-$$extra} UV_INDEX_STRATEGY=unsafe-best-match; fi; \
 	  if [ -z "$${UV_FIND_LINKS:-}$$extra" ]; then export UV_TORCH_BACKEND=$${UV_TORCH_BACKEND:-$(TORCH_BACKEND)}; fi; \
-	  uv pip install --quiet --python "$(PY)" --editable '.[local,dev]' --constraint constraints.txt; \
+	  uv pip install --quiet --python "$(PY)" --editable '.[local,openvino,dev]' --constraint constraints.txt; \
 	else \
 	  echo "installing with pip (some minutes)"; \
 	  if [ -z "$$links$$extra" ] && [ "$$(uname -s)" = Linux ]; then \
 	    echo "note: PyPI's torch for Linux brings CUDA; set PIP_EXTRA_INDEX_URL to an index of CPU wheels to avoid it"; fi; \
-	  "$(PY)" -m pip install -qq --editable '.[local,dev]' --constraint constraints.txt; \
+	  "$(PY)" -m pip install -qq --editable '.[local,openvino,dev]' --constraint constraints.txt; \
 	  "$(PY)" -m compileall -qq $(VENV)/lib || true; \
 	fi; \
 	touch $@
@@ -77,8 +77,8 @@ $(VENV)/.installed-services: $(VENV)/.installed
 	  DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq --no-install-recommends postgresql >/dev/null; fi; \
 	if [ -z "$${NO_UV:-}" ] && uv --version >/dev/null 2>&1; then \
 	  export UV_COMPILE_BYTECODE=1; if [ "$$links" ]; then export UV_FIND_LINKS=$${UV_FIND_LINKS:-$$(echo $$links | tr ' ' ',')}; fi; \
-	  uv pip install --quiet --python "$(PY)" --editable '.[local,dev,services]' --constraint constraints.txt; \
-	else "$(PY)" -m pip install -qq --editable '.[local,dev,services]' --constraint constraints.txt; fi; \
+	  uv pip install --quiet --python "$(PY)" --editable '.[local,openvino,dev,services]' --constraint constraints.txt; \
+	else "$(PY)" -m pip install -qq --editable '.[local,openvino,dev,services]' --constraint constraints.txt; fi; \
 	touch $@
 
 demo: setup  ## run the whole loop on the example in ./demo and print its result
@@ -144,6 +144,9 @@ bench-targeted: setup  ## aimed against unaimed last rounds over five seeds, on 
 
 bench-forecast: setup  ## what plan foretells of three runs beside what they use; writes benchmarks/results/forecast.json
 	"$(PY)" -m benchmarks.forecast
+
+bench-engines: setup  ## tokens/s of transformers and OpenVINO, one by one and together; writes benchmarks/results/engines.json
+	"$(PY)" -m benchmarks.engines
 
 bench-drift: setup  ## false alarms and power of the drift check on public data in DATA; writes benchmarks/results/drift.json
 	"$(PY)" -m benchmarks.drift --data "$(DATA)"

@@ -18,7 +18,8 @@ from understudy.core.records import Example, read_jsonl
 from understudy.errors import DataError
 from understudy.evals.answer import answer, choose_shots, decoding_name, decoding_of, with_shots
 from understudy.models.base import Answer, Conversation, Delta, Sampling
-from understudy.models.local import LocalModel, _Text
+from understudy.models.local import LocalModel
+from understudy.models.text import Text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,11 +45,11 @@ def test_greedy_answers_are_those_of_transformers_generate(model: LocalModel) ->
         with torch.inference_mode():
             out = model._model.generate(
                 input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=8,
-                do_sample=False, eos_token_id=sorted(model._ends), pad_token_id=0,
+                do_sample=False, eos_token_id=sorted(model.ends), pad_token_id=0,
             )  # fmt: skip
         new = out[0, len(ids) :].tolist()
         assert got == Answer(
-            model.template.decode(new), "stop" if new[-1] in model._ends else "length", len(ids), len(new)
+            model.template.decode(new), "stop" if new[-1] in model.ends else "length", len(ids), len(new)
         )
 
 
@@ -84,18 +85,15 @@ def test_near_ties_are_settled_alone(model: LocalModel) -> None:
     logits = torch.zeros(2, model.template.vocab_size)
     logits[0, 7], logits[0, 8], logits[1, 9] = 1.0, 1.0 + 1e-5, 1.0
     drawn = logits.argmax(-1)
-    model._settle(logits, drawn, prompts)
+    model._settle(logits, drawn, dict(enumerate(prompts)))
     with torch.inference_mode():
         alone = model._model(input_ids=torch.tensor([prompts[0]])).logits[0, -1].argmax()
     assert drawn.tolist() == [int(alone), 9]
 
 
 def test_sampling_follows_the_nucleus() -> None:
-    from understudy.models.local import _pick
-
     logits = torch.log(torch.tensor([[0.1, 0.5, 0.15, 0.25]])).expand(4000, 4)
-    draws = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    counts = _pick(logits, Sampling(temperature=1.0, top_p=0.7), draws).bincount(minlength=4) / 4000
+    counts = sample_all(logits, 1.0, 0.7).bincount(minlength=4) / 4000
     assert counts.tolist() == pytest.approx([0.0, 2 / 3, 0.0, 1 / 3], abs=1e-3)
     assert model_free(logits, 0.5) == pytest.approx(
         [0.01 / 0.345, 0.25 / 0.345, 0.0225 / 0.345, 0.0625 / 0.345], abs=1e-3
@@ -103,11 +101,17 @@ def test_sampling_follows_the_nucleus() -> None:
 
 
 def model_free(logits: Any, temperature: float) -> list[float]:
-    from understudy.models.local import _pick
-
-    draws = (torch.arange(len(logits), dtype=torch.float64) + 0.5) / len(logits)
-    counts = _pick(logits, Sampling(temperature=temperature), draws).bincount(minlength=4) / len(logits)
+    counts = sample_all(logits, temperature, 1.0).bincount(minlength=4) / len(logits)
     return [float(c) for c in counts]
+
+
+def sample_all(logits: Any, temperature: float, top_p: float) -> Any:
+    """One token per row, at draws that are spread evenly."""
+    from understudy.models.local import _sample
+
+    rows = len(logits)
+    draws = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
+    return _sample(logits, torch.full((rows,), temperature), torch.full((rows,), top_p), draws)
 
 
 def test_seeds_draw_differently_and_repeat(model: LocalModel) -> None:
@@ -136,7 +140,7 @@ def test_pieces_join_to_the_text_whatever_the_tokens(
     model: LocalModel, text: str, tokens: list[int], stop: tuple[str, ...]
 ) -> None:
     ids = model.template.encode_text(text.encode("utf-8", "replace").decode()) + tokens
-    under_way = _Text(model.template, frozenset({2}), stop)
+    under_way = Text(model.template, frozenset({2}), stop)
     pieces = []
     for token in ids:
         under_way.add(token, 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from understudy.core.records import digest, read_examples, write_jsonl
 from understudy.data.splits.guard import build, save
 from understudy.evals.judge import PROMPT as JUDGE
 from understudy.models.simulated import SimulatedService
+from understudy.models.tiny import BASE_DIR
 from understudy.provenance import merged, on_card
 
 KEY = "sk-test-0123456789-not-to-be-seen"
@@ -64,9 +66,7 @@ def test_every_version_and_template_reaches_the_card(tmp_path: Path, monkeypatch
 
     (tmp_path / "verdict").mkdir()
     verdict = stages.gate(c.GateStep(must_beat=[]), scored, [], None, None, [], tmp_path / "verdict")
-    model = tmp_path / "checkpoint" / "model"
-    model.mkdir(parents=True)
-    (model / "config.json").write_text("{}")
+    shutil.copytree(BASE_DIR, tmp_path / "checkpoint" / "model")
     settings = c.RegisterStep(teacher=c.ServiceConfig(provider="gemini", model="g"), judge=judge)
     checkpoint, base = Checkpoint(tmp_path / "checkpoint"), Base(tmp_path)
     release = stages.register(

@@ -279,7 +279,7 @@ def test_setup_hands_pips_sources_of_wheels_to_uv(
     done = make(checkout, "setup", PYTHONDONTWRITEBYTECODE="1", **given)
     assert done.returncode == 0, done.stderr
     calls = (checkout / "calls.txt").read_text("utf-8").splitlines()
-    assert calls[0].endswith("--editable .[local,dev] --constraint constraints.txt")
+    assert calls[0].endswith("--editable .[local,openvino,dev] --constraint constraints.txt")
     assert {*expected, "UV_COMPILE_BYTECODE=1"} <= set(calls)
     assert not [c for c in calls if c.startswith((absent, "PYTHONDONTWRITEBYTECODE"))]
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from understudy import config as c
 from understudy import provenance, spending
-from understudy.core.artifact import Answers, Artifact, Dataset, Release, Scores
+from understudy.core.artifact import Answers, Artifact, Checkpoint, Dataset, Release, Scores
 from understudy.core.context import current
 from understudy.core.records import Example, Ledger, read_examples, read_jsonl
 
 if TYPE_CHECKING:
     from understudy.models.account import Account
+    from understudy.models.base import Conversation
+    from understudy.models.engine import Engine
 
 
 class Surroundings(TypedDict):
@@ -52,14 +55,30 @@ def local_answers(cfg: c.AnswerStep, model: Artifact, data: Dataset, prompts: li
     """A local model's answers; the worked examples that are shown come from the seed pairs."""
     from understudy.evals.answer import answer as work
     from understudy.evals.answer import choose_shots
-    from understudy.models.local import LocalModel
 
     seeds_file = data.path / "seed.jsonl"
     seeds = read_examples(seeds_file) if cfg.shots and seeds_file.is_file() else []
     shots = {k: choose_shots(seeds, k, cfg.seed) for k in cfg.shots if k <= len(seeds)}
-    local = LocalModel(model.path / "model", batch_size=cfg.batch_size)
+    local = engine(cfg, model)
     ledger = work(cfg, local, prompts, out, name=cfg.who, shots=shots if cfg.shots else None, progress=counter())
     return answers_of(out, ledger, local.identity)
+
+
+def engine(cfg: c.AnswerConfig, model: Artifact) -> Engine:
+    """What computes the model's answers, as the settings have it."""
+    folder = model.path / "model"
+    if cfg.engine == "transformers":
+        from understudy.models.local import LocalModel
+
+        return LocalModel(folder, batch_size=cfg.batch_size)
+    from understudy.models.openvino import OpenVinoModel
+    from understudy.train.export import gguf
+
+    released = model.path / "engine" / "model.gguf"
+    if released.is_file():
+        return OpenVinoModel(folder, released)
+    with tempfile.TemporaryDirectory() as scratch:
+        return OpenVinoModel(folder, gguf(folder, Path(scratch) / "model.gguf"))
 
 
 def decoded(cfg: c.AnswerStep, model: Artifact, decoding: Scores | None) -> c.AnswerStep:
@@ -128,3 +147,41 @@ def outlook(cfg: c.ScoreStep, data: Dataset, previous: Scores | None, out: Path)
     if previous and previous.facts["stop"]:  # this round was skipped, and so are those after it
         reason = previous.facts["stop"]
     return {"gain": gained.to_json() if gained else None, "stop": reason, "stop_rounds": bool(reason)}
+
+
+def certified(
+    cfg: c.AnswerConfig, checkpoint: Checkpoint, data: list[Dataset], decoding: dict[str, object], out: Path
+) -> dict[str, object]:
+    """Write the parity certificate and the engine's file, held against each other; returns what the release says of it.
+
+    Raises IntegrityError PARITY when the engine does not answer as the model that was trained.
+    """
+    from understudy.models import parity
+    from understudy.models.engine import Encoder
+
+    folder = checkpoint.path / "model"
+    encoder = Encoder(folder)
+    chats = probes(data)
+    certificate = parity.certify(encoder.template, encoder.ends, decoding, chats)
+    about: dict[str, object] = {"name": cfg.engine}
+    out.mkdir(parents=True, exist_ok=True)
+    if cfg.engine == "openvino":
+        from understudy.models.local import LocalModel
+        from understudy.models.openvino import PROPERTIES, OpenVinoModel
+        from understudy.train.export import gguf
+
+        (out / "engine").mkdir()
+        certificate = parity.measured(certificate, LocalModel(folder, batch_size=cfg.batch_size))
+        model = OpenVinoModel(folder, gguf(folder, out / "engine" / "model.gguf"))
+        parity.check_numeric(certificate, model, checkpoint.name)
+        about |= {"version": model.version, "properties": PROPERTIES}
+    text = json.dumps(certificate, ensure_ascii=False, sort_keys=True) + "\n"
+    (out / parity.FILE).write_text(text, "utf-8")
+    return about
+
+
+def probes(data: list[Dataset]) -> list[Conversation]:
+    """Prompts of dev, seed and training rows, each once; never of held."""
+    files = [data[0].path / "dev.jsonl", *training_files(data[0], data[1:])]
+    prompts = [e.prompt for file in files if file.is_file() for e in read_examples(file)]
+    return list({json.dumps(prompt): prompt for prompt in prompts}.values())

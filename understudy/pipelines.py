@@ -13,7 +13,7 @@ from typing import Any
 from understudy import config as c
 from understudy import stages as s
 from understudy.core.plan import Plan
-from understudy.core.stage import SkipIf, Step, adopt
+from understudy.core.stage import SkipIf, Step, adopt, library_version
 from understudy.errors import ConfigError
 
 
@@ -192,7 +192,8 @@ class Lifecycle:
             settings["shots"] = []
         if not grid:
             settings["grid"] = []
-        return c.AnswerStep(**settings, who=who, metric=self.metric)
+        version = library_version("openvino-genai") if self.config.answer.engine == "openvino" else ""
+        return c.AnswerStep(**settings, who=who, engine_version=version, metric=self.metric)
 
     def _grades(self, who: str, round_number: int = 0) -> c.ScoreStep:
         digests = _of(self.bound.sources, "scorers")
@@ -240,12 +241,16 @@ class Lifecycle:
         )
         return s.score_held.step(self._grades(who), name=f"score-held-{who}", answers=answers, held=self.held)
 
+    def _asking(self) -> c.AskStep:
+        """How the service is asked; engines are for local models."""
+        assert self.config.service
+        settings = {**self.config.answer.model_dump(exclude={"engine"}), "shots": [], "grid": []}
+        return c.AskStep(**settings, service=self.config.service, budget=self.config.loop.budget)
+
     def _service(self) -> Step | None:
         if not self.config.service:
             return None
-        settings = {**self.config.answer.model_dump(), "shots": [], "grid": []}
-        ask = c.AskStep(**settings, service=self.config.service, budget=self.config.loop.budget)
-        answers = s.ask_service.step(ask, name="answer-held-service", data=self.data, held=self.held)
+        answers = s.ask_service.step(self._asking(), name="answer-held-service", data=self.data, held=self.held)
         return s.score_held.step(self._grades("service"), name="score-held-service", answers=answers, held=self.held)
 
     def _second(self, candidate: Step) -> Step:
@@ -373,11 +378,7 @@ class Lifecycle:
         if "champion" in cfg.compare and self.bound.champion:
             answers.append(answered("champion", self._adopted(self.bound.champion)))
         if "service" in cfg.compare and self.config.service:
-            ask = c.AskStep(
-                **self._answers("service", shots=False).model_dump(include=set(c.AnswerConfig.model_fields)),
-                service=self.config.service,
-                budget=self.config.loop.budget,
-            )
+            ask = self._asking()
             answers.append(s.ask_bias.step(ask, name="answer-bias-service", data=self.data, prompts=prompts))
         rules = c.BiasStep(
             **cfg.model_dump(include=set(c.BiasRules.model_fields)),

@@ -17,6 +17,7 @@ from understudy.project import Project
 from understudy.promptfiles import check as prompt_templates
 
 WEB = ("httpx2", "selectolax")
+OPENVINO = ("gguf", "openvino_genai")
 LOCAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "mlflow")
 FILES = 32
 """Open files of a run, less two for each request under way; a whole run was seen to need less than 20."""
@@ -43,8 +44,21 @@ def refuse(project: Project) -> None:
     for package in LOCAL:
         if find_spec(package) is None:
             raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[local]'")
+    if project.config.answer.engine == "openvino":
+        _refuse_openvino(project)
     if project.config.notify and find_spec("apprise") is None:
         raise ResourceError("EXTRA_MISSING", "apprise", "is not installed", "pip install 'understudy[notify]'")
+
+
+def _refuse_openvino(project: Project) -> None:
+    """Raise where the base cannot be served by OpenVINO, or its packages are missing."""
+    from understudy.models.base_files import locate
+    from understudy.train.export import exportable
+
+    for package in OPENVINO:
+        if find_spec(package) is None:
+            raise ResourceError("EXTRA_MISSING", package, "is not installed", "pip install 'understudy[openvino]'")
+    exportable(locate(project.config.base.path, project.root))
 
 
 def refuse_full(project: Project, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from understudy import config as c
 from understudy import provenance
 from understudy.bodies import (
+    certified,
     counter,
     decoded,
     local_answers,
@@ -418,7 +419,7 @@ def register(
     `data`: the collected examples, then what the teacher wrote in each round.
     """
     from understudy.evals.answer import decoding_of
-    from understudy.evals.release import write_release
+    from understudy.evals.release import DECODING, write_release
     from understudy.evals.score import best_setting
 
     decided = json.loads((verdict.path / "verdict.json").read_text("utf-8"))
@@ -429,6 +430,7 @@ def register(
         out,
         checkpoint=checkpoint.path,
         verdict=decided,
+        engine=certified(cfg.decoding, checkpoint, data, {k: drawn[k] for k in DECODING}, out),
         card={
             "name": cfg.name,
             "teacher": provenance.on_card(cfg.teacher, [d.facts.get("teacher") for d in data]),

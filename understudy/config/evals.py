@@ -73,8 +73,11 @@ class AnswerConfig(Strict):
 
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] = 64
     """Longest answer, in tokens."""
+    engine: Literal["transformers", "openvino"] = "transformers"
+    """What computes a local model's answers, in the run and when its release is served. `openvino` (the extra of that
+    name) is the faster one on a CPU, for Qwen2 and Llama."""
     batch_size: Annotated[int, Field(ge=1, le=4096, json_schema_extra=EXECUTION)] = 32
-    """Prompts answered at once."""
+    """Prompts answered at once, with transformers."""
     shots: list[Annotated[int, Field(ge=1, le=64)]] = [1, 2, 4, 8]
     """Few-shot baselines tried on dev; the best one goes to held."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0

@@ -42,6 +42,8 @@ class AnswerStep(AnswerConfig):
     """Settings of one model's answers to one prompt set."""
 
     who: str
+    engine_version: str = ""
+    """Bound by the plan: major.minor of the engine's package, where it is not transformers."""
     metric: str = "coverage"
     """Metric by which the few-shot setting was chosen on dev."""
 

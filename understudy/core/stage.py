@@ -108,7 +108,7 @@ class Stage:
             _check_edge(f"{name}.{edge_name}", edge, inputs.get(edge_name))
         resolved = {key: inputs.get(key) for key in self.edges}
         settings = config.model_dump(mode="json", by_alias=True)
-        libraries = {library: _version(library) for library in self.libraries}
+        libraries = {library: library_version(library) for library in self.libraries}
         return Step(
             name, self.name, self.revision, settings, resolved, self.kind, self.needs,
             self.fingerprint(settings, libraries, resolved, skip_if), skip_if, libraries=libraries,
@@ -177,7 +177,8 @@ def _model_of(hint: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_model_of, typing.get_args(hint))), None)
 
 
-def _version(library: str) -> str:
+def library_version(library: str) -> str:
+    """major.minor of an installed package, or `absent`."""
     try:
         return ".".join(metadata.version(library).split("+")[0].split(".")[:2])
     except metadata.PackageNotFoundError:

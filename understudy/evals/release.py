@@ -17,8 +17,13 @@ ROLES = ("teacher", "judge", "service")
 _SHOWN = ("provider", "model", "base_url", "sampling", "versions", "templates", "terms")
 
 
-def write_release(out: Path, *, checkpoint: Path, verdict: dict[str, Any], card: dict[str, Any]) -> None:
+def write_release(
+    out: Path, *, checkpoint: Path, verdict: dict[str, Any], card: dict[str, Any], engine: dict[str, Any] | None = None
+) -> None:
     """Write `model/`, `MODEL_CARD.md` and `release.json` into `out`; equal inputs give equal bytes.
+
+    `engine` {name, version, properties} is what the held answers came from and what serves it; its files and the parity
+    certificate lie in `out` already.
 
     `card` holds name, teacher, judge, service, licences, decoding, base, training and data; what is missing is said to
     be missing. A role has provider, model, base_url, what its artifacts say of it (sampling, versions, templates) and
@@ -39,6 +44,7 @@ def write_release(out: Path, *, checkpoint: Path, verdict: dict[str, Any], card:
         "passed": bool(verdict["passed"]) and not verdict.get("control"),
         "control": verdict.get("control"),
         "decoding": {key: value for key, value in (card.get("decoding") or {}).items() if key in DECODING},
+        "engine": engine or {"name": "transformers"},
         "base": card.get("base"),
         "metric": verdict.get("metric"),
         "held": verdict.get("held", {}),

@@ -6,60 +6,47 @@ cache; an answer depends on its conversation and the sampling alone, not on its 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from understudy.core.records import Example, digest
-from understudy.data.chat import ChatTemplate
-from understudy.errors import DataError
 from understudy.models.base import Answer, Conversation, Delta, Sampling
+from understudy.models.engine import Engine
+from understudy.models.text import Text
 
 TIE = 2e-4
 """Top-2 margin under which a greedy choice is made again alone: float32 logits of one prompt differ by up to 1e-5
 between batch shapes, and without this 1 to 2 of 60 random answers of 64 tokens changed with their neighbours."""
 
 
-class LocalModel:
+class LocalModel(Engine):
     """Answers with the model of a folder, in float32 on a CPU. `threads` sets torch's threads for the whole process."""
 
     def __init__(self, path: Path, *, batch_size: int = 32, threads: int | None = None) -> None:
         import torch
         import transformers
 
+        super().__init__(path)
         if threads:
             torch.set_num_threads(threads)
-        self.template = ChatTemplate.load(path)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         transformers.utils.logging.disable_progress_bar()
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
         self._model = model.to(self._device).eval()
         self._batch_size = batch_size
-        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
-        self._ends = frozenset(self.template.end_ids + _eos_ids(path))
-        self._identity = {"model": path.resolve().name, "digest": _digest(path)}
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """`model` is the folder's name, `digest` the sha256 over weights, config, tokenizer and template."""
-        return dict(self._identity)
-
-    def prompt_tokens(self, conversation: Conversation) -> int:
-        return len(self.template.encode_prompt(conversation))
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
         """One answer per conversation, in order. Raises DataError context_length_exceeded before any work is done."""
-        prompts = [self._prompt(c, i) for i, c in enumerate(conversations)]
+        prompts = [self.prompt(c, i) for i, c in enumerate(conversations)]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         answers: dict[int, Answer] = {}
         for start in range(0, len(order), self._batch_size):
             chosen = order[start : start + self._batch_size]
-            texts = [_Text(self.template, self._ends, sampling.stop) for _ in chosen]
-            uniform = _uniform([conversations[i] for i in chosen], sampling)
-            for _ in self._decode([prompts[i] for i in chosen], texts, sampling, uniform):
+            texts = [Text(self.template, self.ends, sampling.stop) for _ in chosen]
+            drawing = _Drawing([(conversations[i], sampling) for i in chosen])
+            for _ in self._decode([prompts[i] for i in chosen], texts, drawing):
                 pass
             for i, text in zip(chosen, texts, strict=True):
                 answers[i] = Answer(text.whole(), text.finish_reason, len(prompts[i]), len(text.ids))
@@ -67,19 +54,46 @@ class LocalModel:
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[Delta]:
         """The answer piece by piece; a piece never ends within a character or within what may become a stop text."""
-        prompt = self._prompt(conversation, 0)
-        text = _Text(self.template, self._ends, sampling.stop)
-        for _ in self._decode([prompt], [text], sampling, _uniform([conversation], sampling)):
-            if piece := text.take():
-                yield Delta(piece)
-        yield Delta(text.rest(), text.finish_reason, len(prompt), len(text.ids))
+        batch = self.running()
+        batch.add(0, conversation, sampling)
+        while batch.busy:
+            for _, delta in batch.step():
+                yield delta
+
+    def running(self) -> LocalBatch:
+        return LocalBatch(self, self._batch_size)
+
+    def decode(self, asked: Sequence[tuple[Conversation, Sampling]], texts: Sequence[Text]) -> Iterator[None]:
+        """Feed each text its tokens; yields after each step. A text that has a finish_reason gets no more."""
+        return self._decode([self.prompt(conversation) for conversation, _ in asked], texts, _Drawing(asked))
+
+    def greedy(self, prompts: Sequence[Sequence[int]], most: int) -> list[tuple[list[int], list[float], list[float]]]:
+        """Per prompt (token ids): the greedy tokens, the log-probability of each (nats), its lead over the next."""
+        import torch
+
+        found: list[tuple[list[int], list[float], list[float]]] = []
+        sampling = Sampling(max_new_tokens=most)
+        for start in range(0, len(prompts), self._batch_size):
+            batch = [list(p) for p in prompts[start : start + self._batch_size]]
+            texts = [Text(self.template, self.ends, ()) for _ in batch]
+            for _ in self._decode(batch, texts, _Drawing([([], sampling) for _ in batch])):
+                pass
+            for prompt, text in zip(batch, texts, strict=True):
+                ids = torch.tensor([prompt + text.ids], device=self._device)  # (1, seq) int64
+                with torch.inference_mode():
+                    logits = self._model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+                told = torch.log_softmax(logits, -1)  # (answer, vocab)
+                best = told.topk(2, -1).values
+                of = told.gather(1, ids[0, len(prompt) :].unsqueeze(1)).squeeze(1)
+                found.append((text.ids, of.tolist(), (best[:, 0] - best[:, 1]).tolist()))
+        return found
 
     def reference_losses(self, examples: Sequence[Example]) -> list[tuple[float, int]]:
         """Per example: summed negative log-likelihood (nats) of the last answer with its closing token, token count.
 
         An example without an answer, or longer than the context with it, gives (0.0, 0).
         """
-        return self._batched([self._reference(e) for e in examples])
+        return self._batched([self.reference(e) for e in examples])
 
     def text_losses(self, texts: Sequence[str]) -> list[tuple[float, int]]:
         """Per plain text, outside any chat: summed negative log-likelihood (nats) of all its tokens, and their count.
@@ -100,27 +114,6 @@ class LocalModel:
             for i, result in zip(chosen, self._losses([encoded[i] for i in chosen]), strict=True):
                 found[i] = result
         return [found[i] for i in range(len(encoded))]
-
-    def _prompt(self, conversation: Conversation, index: int) -> list[int]:
-        ids = self.template.encode_prompt(conversation)
-        self._check_length(len(ids) + 1, index)
-        return ids
-
-    def _check_length(self, length: int, index: int) -> None:
-        if length > self.context:
-            what = f"the prompt needs {length} tokens, the model's context has {self.context}"
-            raise DataError("context_length_exceeded", f"conversation {index + 1}", what, "shorten the prompt")
-
-    def _reference(self, example: Example) -> tuple[list[int], int]:
-        """Token ids, and how many of them at the end are the last answer (text behind its closing token cut off)."""
-        if example.answer is None:
-            return [], 0
-        ids, mask = self.template.encode(example.messages)
-        end = max(i for i, m in enumerate(mask) if m) + 1
-        start = end
-        while start > 0 and mask[start - 1]:
-            start -= 1
-        return (ids[:end], end - start) if end <= self.context else ([], 0)
 
     def _losses(self, encoded: list[tuple[list[int], int]]) -> list[tuple[float, int]]:
         """Right-padded without an attention mask: attention is causal, so padding is never seen."""
@@ -144,7 +137,7 @@ class LocalModel:
         parts: Any = losses
         return [(float(p.sum()), count) for p, count in zip(parts.split(counts), counts, strict=True)]
 
-    def _decode(self, prompts: list[list[int]], texts: list[_Text], sampling: Sampling, uniform: Any) -> Iterator[None]:
+    def _decode(self, prompts: list[list[int]], texts: Sequence[Text], drawing: _Drawing) -> Iterator[None]:
         """Feed each text its tokens; yields after each step. Rows that are done leave the batch."""
         import torch
         from transformers import DynamicCache
@@ -155,7 +148,7 @@ class LocalModel:
         for row, ids in enumerate(prompts):
             token_ids[row, width - len(ids) :] = torch.tensor(ids, dtype=torch.int64)
             mask[row, width - len(ids) :] = 1
-        room = [min(sampling.max_new_tokens, self.context - len(p)) for p in prompts]
+        room = [min(most, self.context - len(p)) for most, p in zip(drawing.most, prompts, strict=True)]
         token_ids, mask = token_ids.to(self._device), mask.to(self._device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)  # (batch, seq) int64
         alive = list(range(len(prompts)))
@@ -173,9 +166,10 @@ class LocalModel:
                     logits_to_keep=1,
                 )
                 logits = output.logits[:, -1].float()  # (batch, vocab)
-                drawn = _pick(logits, sampling, None if uniform is None else uniform[alive, step])
-            if uniform is None:
-                self._settle(logits, drawn, [prompts[row] + texts[row].ids for row in alive])
+                drawn = drawing.pick(logits, alive, step)
+            self._settle(
+                logits, drawn, {i: prompts[r] + texts[r].ids for i, r in enumerate(alive) if drawing.greedy[r]}
+            )
             tokens = drawn.tolist()
             for row, token in zip(alive, tokens, strict=True):
                 texts[row].add(token, room[row])
@@ -193,124 +187,113 @@ class LocalModel:
             positions = positions[:, -1:] + 1
             mask = torch.nn.functional.pad(mask, (0, 1), value=1)
 
-    def _settle(self, logits: Any, drawn: Any, sequences: list[list[int]]) -> None:
-        """Decide near ties by the logits of the sequence alone, without cache: the same whatever the batch was."""
+    def _settle(self, logits: Any, drawn: Any, greedy: dict[int, list[int]]) -> None:
+        """Decide near ties by the logits of the sequence alone, without cache: the same whatever the batch was.
+
+        `greedy`: row of the batch -> its tokens so far.
+        """
         import torch
 
-        if self._device != "cpu":
+        if self._device != "cpu" or not greedy:
             return
         best = logits.topk(2).values
         for row in (best[:, 0] - best[:, 1] < TIE).nonzero()[:, 0].tolist():
-            with torch.inference_mode():
-                ids = torch.tensor([sequences[row]], dtype=torch.int64)  # (1, seq)
-                drawn[row] = self._model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].argmax()
+            if row in greedy:
+                with torch.inference_mode():
+                    ids = torch.tensor([greedy[row]], dtype=torch.int64)  # (1, seq)
+                    drawn[row] = self._model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].argmax()
 
 
-class _Text:
-    """One answer under way: its tokens, when it ends, and the text that is safe to show."""
+class LocalBatch:
+    """Answers that are under way; see `engine.Running`. Whoever comes while a batch runs waits for its end."""
 
-    def __init__(self, template: ChatTemplate, ends: frozenset[int], stop: tuple[str, ...]) -> None:
-        self._template, self._ends, self._stop = template, ends, tuple(s for s in stop if s)
-        self.ids: list[int] = []
-        self.finish_reason = ""
-        self._clean, self._from, self._to, self._shown = "", 0, 0, 0
-        self._cut: int | None = None
+    def __init__(self, model: LocalModel, most: int) -> None:
+        self._model, self.most = model, most
+        self._waiting: dict[int, tuple[Conversation, Sampling]] = {}
+        self._texts: dict[int, Text] = {}
+        self._prompt_tokens: dict[int, int] = {}
+        self._steps: Iterator[None] = iter(())
 
-    def add(self, token: int, room: int) -> None:
-        """Take one token; an end token is counted and not shown."""
-        self.ids.append(token)
-        if token in self._ends:
-            self.finish_reason = "stop"
-            return
-        if self._stop and self._find_stop():
-            self.finish_reason = "stop"
-        elif len(self.ids) >= room:
-            self.finish_reason = "length"
+    @property
+    def busy(self) -> int:
+        return len(self._waiting) + len(self._texts)
 
-    def take(self) -> str:
-        """Text that became safe since the last call."""
-        self._advance()
-        hold = max((len(s) for s in self._stop), default=1) - 1
-        end = self._cut if self._cut is not None else max(self._shown, len(self._clean) - hold)
-        piece, self._shown = self._clean[self._shown : end], max(self._shown, end)
-        return piece
+    def add(self, key: int, conversation: Conversation, sampling: Sampling) -> None:
+        self._prompt_tokens[key] = len(self._model.prompt(conversation))
+        self._waiting[key] = (conversation, sampling)
 
-    def rest(self) -> str:
-        """What is left when the answer has ended."""
-        return self.whole()[self._shown :]
+    def step(self) -> list[tuple[int, Delta]]:
+        if not self._texts:
+            self._begin()
+        next(self._steps, None)
+        found: list[tuple[int, Delta]] = []
+        for key, text in list(self._texts.items()):
+            if piece := text.take():
+                found.append((key, Delta(piece)))
+            if text.finish_reason:
+                found.append((key, Delta(text.rest(), text.finish_reason, self._prompt_tokens[key], len(text.ids))))
+                self.cancel(key)
+        return found
 
-    def whole(self) -> str:
-        text = self._template.decode(self._content())
-        return text if self._cut is None else text[: self._cut]
+    def cancel(self, key: int) -> None:
+        self._waiting.pop(key, None)
+        self._prompt_tokens.pop(key, None)
+        if text := self._texts.pop(key, None):
+            text.finish_reason = text.finish_reason or "cancelled"
 
-    def _content(self) -> list[int]:
-        return self.ids[:-1] if self.ids and self.ids[-1] in self._ends else self.ids
-
-    def _advance(self) -> None:
-        """Decode from the last safe token on, so that a long answer is not decoded again and again.
-
-        A piece that ends in U+FFFD may be half a character and waits (the scheme of text-generation-inference).
-        """
-        ids = self._content()
-        before = self._template.decode(ids[self._from : self._to])
-        after = self._template.decode(ids[self._from :])
-        if len(after) > len(before) and not after.endswith("\ufffd"):
-            self._clean += after[len(before) :]
-            self._from, self._to = self._to, len(ids)
-
-    def _find_stop(self) -> bool:
-        self._advance()
-        found = [at for at in (self._clean.find(s) for s in self._stop) if at >= 0]
-        self._cut = min(found) if found else None
-        return bool(found)
+    def _begin(self) -> None:
+        chosen = list(self._waiting)[: self.most]
+        asked = [self._waiting.pop(key) for key in chosen]
+        model = self._model
+        self._texts = {k: Text(model.template, model.ends, s.stop) for k, (_, s) in zip(chosen, asked, strict=True)}
+        self._steps = model.decode(asked, list(self._texts.values()))
 
 
-def _pick(logits: Any, sampling: Sampling, uniform: Any) -> Any:
-    """Next token per row, (batch,) int64, from (batch, vocab) float32 logits.
+class _Drawing:
+    """How each row of a batch is decoded: greedily, or by draws of its own."""
 
-    Sampled by inverting the cumulative distribution of the nucleus (Holtzman et al. 2020) at `uniform` (batch,).
+    def __init__(self, asked: Sequence[tuple[Conversation, Sampling]]) -> None:
+        import torch
+
+        self.most = [sampling.max_new_tokens for _, sampling in asked]
+        self.greedy = [sampling.temperature == 0.0 for _, sampling in asked]
+        self._temperature = torch.tensor([s.temperature for _, s in asked])
+        self._top_p = torch.tensor([s.top_p for _, s in asked])
+        self._uniform = None if all(self.greedy) else [_uniform(c, s) for c, s in asked]
+
+    def pick(self, logits: Any, rows: list[int], step: int) -> Any:
+        """Next token of each of `rows`, (len(rows),) int64, from their (rows, vocab) float32 logits."""
+        import torch
+
+        chosen = logits.argmax(-1)
+        drawn = [i for i, row in enumerate(rows) if not self.greedy[row]]
+        if drawn and self._uniform:
+            of = [rows[i] for i in drawn]
+            uniform = torch.tensor([self._uniform[row][step] for row in of], dtype=torch.float64)
+            chosen[drawn] = _sample(logits[drawn], self._temperature[of], self._top_p[of], uniform)
+        return chosen
+
+
+def _sample(logits: Any, temperature: Any, top_p: Any, uniform: Any) -> Any:
+    """Next token per row, (batch,) int64, from (batch, vocab) float32 logits; the other arguments are (batch,).
+
+    Sampled by inverting the cumulative distribution of the nucleus (Holtzman et al. 2020) at `uniform` in [0, 1).
     """
     import torch
 
-    if uniform is None:
-        return logits.argmax(-1)
-    weights, order = torch.softmax(logits / sampling.temperature, -1).sort(stable=True, dim=-1, descending=True)
+    temperature, top_p, uniform = (t.to(logits.device).unsqueeze(1) for t in (temperature, top_p, uniform))
+    weights, order = torch.softmax(logits / temperature, -1).sort(stable=True, dim=-1, descending=True)
     reached = weights.double().cumsum(-1)  # (batch, vocab) float64
-    kept = reached - weights < sampling.top_p
+    kept = reached - weights < top_p
     total = torch.where(kept, reached, 0.0).amax(-1, keepdim=True)
-    place = (reached < uniform.to(logits.device).unsqueeze(1) * total).sum(-1, keepdim=True)
+    place = (reached < uniform * total).sum(-1, keepdim=True)
     return order.gather(1, place.clamp(max=logits.shape[-1] - 1)).squeeze(1)
 
 
-def _uniform(conversations: Sequence[Conversation], sampling: Sampling) -> Any:
-    """Draws in [0, 1) per conversation and step, (batch, max_new_tokens) float64; None when greedy.
-
-    The generator is seeded by the conversation and the seed, so that its neighbours do not matter.
-    """
-    if sampling.temperature == 0.0:
-        return None
+def _uniform(conversation: Conversation, sampling: Sampling) -> Any:
+    """Draws in [0, 1) for each step, float64, seeded by the conversation and the seed: neighbours do not matter."""
     import numpy as np
-    import torch
 
-    seeds = [int(digest([c, sampling.seed], 16), 16) for c in conversations]
-    return torch.tensor(np.stack([np.random.default_rng(s).random(sampling.max_new_tokens) for s in seeds]))
-
-
-def _eos_ids(path: Path) -> list[int]:
-    """`eos_token_id` of generation_config.json and config.json: a number or a list."""
-    ids: list[int] = []
-    for name in ("generation_config.json", "config.json"):
-        file = path / name
-        value = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-        ids += value if isinstance(value, list) else [] if value is None else [value]
-    return ids
-
-
-def _digest(path: Path) -> str:
-    """sha256 over the names and digests of the files that decide an answer."""
-    chosen = [f for f in path.iterdir() if f.suffix in {".safetensors", ".json", ".jinja", ".txt", ".model"}]
-    lines = []
-    for file in sorted(chosen):
-        with open(file, "rb") as f:
-            lines.append(f"{file.name} {hashlib.file_digest(f, 'sha256').hexdigest()}\n")
-    return digest("".join(lines))
+    if sampling.temperature == 0.0:
+        return ()
+    return np.random.default_rng(int(digest([conversation, sampling.seed], 16), 16)).random(sampling.max_new_tokens)

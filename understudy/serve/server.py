@@ -17,11 +17,14 @@ from understudy.errors import ConfigError, IntegrityError, ResourceError, extra
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from understudy.models.engine import Engine
     from understudy.serve.api import Understudy
     from understudy.serve.upstream import Upstream
     from understudy.traffic import TrafficLog
 
 DRAIN_S = 30
+AT_START = 32
+"""Probes whose probabilities are computed before anything is served; at export it is all of them."""
 Announce = Callable[[str], None]
 
 
@@ -73,11 +76,36 @@ def load(release_dir: Path, *, served_by: str) -> Understudy:
     release = verify(release_dir)
     with extra("local"):
         from understudy.models.base import Sampling
-        from understudy.models.local import LocalModel
         from understudy.serve.api import Understudy
 
-        model = LocalModel(release_dir / "model")
+        model = _engine(release_dir, release)
+    prove(release_dir, release, model)
     return Understudy(model, served_by, model.context, Sampling(**release["decoding"]))
+
+
+def _engine(release_dir: Path, release: dict[str, Any]) -> Engine:
+    """The engine that the release was scored with."""
+    folder, name = release_dir / "model", release.get("engine", {}).get("name", "transformers")
+    if name == "openvino":
+        from understudy.models.openvino import OpenVinoModel
+
+        return OpenVinoModel(folder, release_dir / "engine" / "model.gguf")
+    from understudy.models.local import LocalModel
+
+    return LocalModel(folder)
+
+
+def prove(release_dir: Path, release: dict[str, Any], model: Engine) -> None:
+    """Hold the loaded model against the release's parity certificate. Raises IntegrityError PARITY."""
+    from understudy.models import parity
+
+    file = release_dir / parity.FILE
+    if not file.is_file():  # of an earlier version of understudy
+        return
+    certificate = json.loads(file.read_text("utf-8"))
+    parity.check_exact(certificate, model.template, model.ends, release["decoding"])
+    if isinstance(model, parity.Likely):
+        parity.check_numeric(certificate, model, release_dir.name, AT_START)
 
 
 def is_loopback(host: str) -> bool:
