@@ -106,7 +106,7 @@ class Server:
         return HTTP.post(f"{self.url}/v1/chat/completions", content=raw, headers=given)
 
     def health(self) -> dict[str, Any]:
-        return dict(HTTP.get(f"{self.url}/health").json())
+        return dict(HTTP.get(f"{self.url}/healthz").json())
 
 
 def ask(text: str = "one two three", **more: Any) -> dict[str, Any]:

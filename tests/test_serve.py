@@ -246,7 +246,7 @@ def test_other_paths_methods_and_types_are_refused_in_shape(server: Server) -> N
     refused(server.post(b"{}", {"content-encoding": "gzip"}), 415, "unsupported_media_type")
     refused(HTTP.get(f"{server.url}/v1/chat/completions"), 405, "method_not_allowed")
     refused(HTTP.options(f"{server.url}/v1/chat/completions"), 405, "method_not_allowed")
-    for path in ("/", "/docs", "/v1/embeddings", "/v1/models/", "/v1//models", "/v1/models/../secret", "/health/"):
+    for path in ("/", "/docs", "/v1/embeddings", "/v1/models/", "/v1//models", "/v1/models/../secret", "/healthz/"):
         response = HTTP.get(server.url + path)
         assert response.status_code == 404 and response.json()["error"]["code"] in ("not_found", "model_not_found")
     assert server.post(ask(), {"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
@@ -317,7 +317,7 @@ def test_a_key_is_demanded_everywhere_but_health() -> None:
     with Server(Scripted(), access=Access(api_key="k-right")) as locked:
         for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic k-right"}):
             refused(locked.post(ask(), given), 401, "invalid_api_key")
-            for path in ("/v1/models", "/v1/models/advisor", "/nowhere", "//health", "/health/"):
+            for path in ("/v1/models", "/v1/models/advisor", "/nowhere", "//healthz", "/healthz/"):
                 refused(HTTP.get(locked.url + path, headers=given), 401, "invalid_api_key")
         twice = [("authorization", "Bearer k-right"), ("authorization", "Bearer k-right")]
         refused(HTTP.get(f"{locked.url}/v1/models", headers=twice), 401, "invalid_api_key")

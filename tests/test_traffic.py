@@ -211,7 +211,7 @@ def test_a_full_disk_costs_rows_counted_and_warned_once_and_never_an_answer(tmp_
             for _ in range(40):
                 reply = HTTP.post(f"{url}/chat/completions", json=ask("hello there"))
                 assert reply.status_code == 200 and reply.json()["choices"][0]["message"]["content"] == "hello there"
-            counts = HTTP.get(f"{url.removesuffix('/v1')}/health").json()["traffic"]
+            counts = HTTP.get(f"{url.removesuffix('/v1')}/healthz").json()["traffic"]
         assert counts["failed"] >= 20 and counts["written"] > 0
     finally:
         running.terminate()

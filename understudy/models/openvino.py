@@ -50,21 +50,19 @@ class OpenVinoModel(Engine):
         self._requests = 0
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        for i, conversation in enumerate(conversations):
-            self.prompt(conversation, i)
-        running = self.running()
-        for i, conversation in enumerate(conversations):
-            running.add(i, conversation, sampling)
-        found: dict[int, list[Delta]] = {i: [] for i in range(len(conversations))}
-        while running.busy:
-            for key, delta in running.step():
-                found[key].append(delta)
-        return [
-            Answer(
-                "".join(d.text for d in ds), str(ds[-1].finish_reason), ds[-1].prompt_tokens, ds[-1].completion_tokens
-            )
-            for ds in found.values()
-        ]
+        prompts = [self.prompt(conversation, i) for i, conversation in enumerate(conversations)]
+        # Nobody reads along, so no text is made, and no stop text looked for, before an answer is over.
+        rooms = [min(sampling.max_new_tokens, self.context - len(ids)) for ids in prompts]
+        configs = [self.config(c, sampling, room) for c, room in zip(conversations, rooms, strict=True)]
+        outputs = self._finished([self.begin(*asked) for asked in zip(prompts, configs, strict=True)])
+        answers = []
+        for ids, room, output in zip(prompts, rooms, outputs, strict=True):
+            text = Text(self.template, self.ends, sampling.stop)
+            for token in output.generated_ids:
+                if not text.finish_reason:
+                    text.add(token, room)
+            answers.append(Answer(text.whole(), text.finish_reason, len(ids), len(text.ids)))
+        return answers
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[Delta]:
         running = self.running()
@@ -127,7 +125,7 @@ class OpenVinoModel(Engine):
         if sampling.temperature > 0:
             seed = int(digest([conversation, sampling.seed], 15), 16)
             drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "rng_seed": seed}
-        config = self._genai.GenerationConfig(max_new_tokens=room, logprobs=0, apply_chat_template=False, **drawn)
+        config = self._genai.GenerationConfig(max_new_tokens=room, ignore_eos=not self.ends, **drawn)
         config.stop_token_ids = set(self.ends)
         return config
 

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible endpoint: chat completions, model list, health.
+"""The OpenAI-compatible endpoint: chat completions, questions about a context, model list, health, metrics.
 
 `create_app` builds the application around the understudy that is always there and, by policy, the rented service that
 is asked first; `server.serve` runs it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,15 +21,26 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from understudy.models.base import Conversation, Model, Sampling
-from understudy.serve.completion import Completion
+from understudy.serve.breaker import CLOSED
+from understudy.serve.completion import AnswerOnly, Completion
 from understudy.serve.guard import Access, Guard, respond
-from understudy.serve.request import ApiError, parse_body, parse_chat, parse_feedback
+from understudy.serve.metrics import CONTENT_TYPE, Metrics
+from understudy.serve.request import (
+    ApiError,
+    ChatRequest,
+    overloaded,
+    parse_ask,
+    parse_body,
+    parse_chat,
+    parse_feedback,
+)
 from understudy.serve.router import Router
 from understudy.serve.trace import Trace
 from understudy.serve.upstream import Upstream
 from understudy.serve.worker import Admit, Worker
 from understudy.traffic import TrafficLog
 
+Parse = Callable[[dict[str, Any], Sampling], ChatRequest]
 BODY_TIMEOUT_S = 30.0
 FEEDBACK_TIMEOUT_S = 10.0
 
@@ -57,20 +68,38 @@ class Service:
 
     def __init__(self, router: Router, understudy: Understudy, traffic: TrafficLog | None) -> None:
         self.router, self.understudy, self.traffic = router, understudy, traffic
+        self.metrics = Metrics()
+        self.metrics.watch("waiting", "Requests that wait for the understudy", lambda: router.worker.waiting)
+        self.metrics.watch("failures", "Generations that failed", lambda: router.worker.failures)
+        if router.upstream:
+            self.metrics.watch(
+                "breaker_open", "1 while the service is left alone", lambda: router.breaker.state != CLOSED
+            )
+            self.metrics.watch("breaker_opened", "How often it was", lambda: router.breaker.opened)
         name = understudy.served_by
         self.names = {"understudy", name.rpartition(" v")[0] or name, *router.models}
         self.created = int(time.time())
 
     async def chat(self, request: Request) -> Response:
-        trace = Trace(self.traffic, request)
+        asked, trace = await self._asked(request, parse_chat)
+        return Completion(self.router.answer(asked), trace, f"chatcmpl-{request.state.request_id}")
+
+    async def ask(self, request: Request) -> Response:
+        """A question, perhaps with a context, and its answer; as bare text where the caller accepts nothing else."""
+        asked, trace = await self._asked(request, parse_ask)
+        bare = request.headers.get("accept", "").partition(",")[0].strip().startswith("text/plain")
+        return AnswerOnly(self.router.answer(asked), trace, f"answer-{request.state.request_id}", bare=bare)
+
+    async def _asked(self, request: Request, parse: Parse) -> tuple[ChatRequest, Trace]:
+        trace = Trace(self.traffic, self.metrics, request)
         try:
-            asked = parse_chat(parse_body(await _body(request)), self.understudy.defaults)
+            asked = parse(parse_body(await _body(request)), self.understudy.defaults)
             trace.asked(asked)
             self._known(asked.model, "model")
         except ApiError as e:
             trace.ended(error=e)
             raise
-        return Completion(self.router.answer(asked), trace, f"chatcmpl-{request.state.request_id}")
+        return asked, trace
 
     async def feedback(self, request: Request) -> Response:
         """A person's rating of an answer, stored with its row."""
@@ -109,6 +138,15 @@ class Service:
         if self.traffic:
             state["traffic"] = self.traffic.counts()
         return JSONResponse(state)
+
+    async def ready(self, request: Request) -> Response:
+        """Whether another request would be taken on now."""
+        if self.router.worker.ready:
+            return JSONResponse({"status": "ready"})
+        raise overloaded()
+
+    async def measured(self, request: Request) -> Response:
+        return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
 async def _body(request: Request) -> bytes:
@@ -191,7 +229,10 @@ def create_app(
         Route("/v1/feedback", service.feedback, methods=["POST"]),
         Route("/v1/models", service.models, methods=["GET"]),
         Route("/v1/models/{id:path}", service.model, methods=["GET"]),
-        Route("/health", service.health, methods=["GET"]),
+        Route("/v1/ask", service.ask, methods=["POST"]),
+        Route("/healthz", service.health, methods=["GET"]),
+        Route("/readyz", service.ready, methods=["GET"]),
+        Route("/metrics", service.measured, methods=["GET"]),
     ]
     handlers: Any = {HTTPException: _shaped, ApiError: _shaped, Exception: _shaped}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)

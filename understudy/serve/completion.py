@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from understudy.serve.request import ApiError
@@ -71,12 +71,15 @@ class Completion(Response):
                 texts[piece.index] += piece.delta.text
                 reasons[piece.index] = piece.delta.finish_reason
                 usage.add(piece)
+        await self._whole_body(texts, reasons, usage)(scope, receive, send)
+
+    def _whole_body(self, texts: list[str], reasons: list[str | None], usage: Usage) -> Response:
         choices = [
             {"index": i, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": reason}
             for i, (text, reason) in enumerate(zip(texts, reasons, strict=True))
         ]
         body = {**self.head, "object": "chat.completion", "choices": choices, "usage": usage.to_json()}
-        await JSONResponse(body, headers=self.headers_out)(scope, receive, send)
+        return JSONResponse(body, headers=self.headers_out)
 
     async def _stream(self, send: Send) -> Exception | None:
         """Send the events; returns what broke the stream off, which the client has been told."""
@@ -123,6 +126,20 @@ class Completion(Response):
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         chunk = {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
         return {**chunk, "usage": None} if self.asked.include_usage else chunk
+
+
+class AnswerOnly(Completion):
+    """The reply to a question of /v1/ask: its answer with few words around it, or the bare text."""
+
+    def __init__(self, answering: Answering, trace: Trace, completion_id: str, *, bare: bool) -> None:
+        super().__init__(answering, trace, completion_id)
+        self.bare = bare
+
+    def _whole_body(self, texts: list[str], reasons: list[str | None], usage: Usage) -> Response:
+        if self.bare:
+            return PlainTextResponse(texts[0], headers=self.headers_out)
+        told = {"answer": texts[0], "finish_reason": reasons[0], "usage": usage.to_json()}
+        return JSONResponse({**self.head, "object": "answer", **told}, headers=self.headers_out)
 
 
 class Usage:

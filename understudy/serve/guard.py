@@ -22,13 +22,15 @@ from understudy.serve.request import ApiError
 log = logging.getLogger("understudy.serve")
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+OPEN = frozenset({"/healthz", "/readyz"})
+"""What a probe without a key may ask; neither says anything of anybody."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who may ask. `hosts` are the accepted Host names without port (None: any, for a bind with a key behind names
-    we cannot know); `api_key` is demanded on every route but /health."""
+    we cannot know); `api_key` is demanded on every route but those of `OPEN`."""
 
     hosts: frozenset[str] | None = LOOPBACK
     api_key: str | None = None
@@ -77,7 +79,7 @@ class Guard:
         origin = _values(scope, b"origin")
         if origin and (len(origin) > 1 or _netloc(origin[0]) != host):
             raise ApiError(403, "origin_not_allowed", "Requests from other origins are refused.")
-        if self.access.api_key and scope["path"] != "/health":
+        if self.access.api_key and scope["path"] not in OPEN:
             self._authenticate(scope, self.access.api_key)
         length = _values(scope, b"content-length")
         if length and length[0].isascii() and length[0].isdigit() and int(length[0]) > self.max_body_bytes:

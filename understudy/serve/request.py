@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from understudy.core.records import Message
+from understudy.data.clean import context_turn
 from understudy.models.base import Conversation, Sampling
 from understudy.traffic import Feedback
 
@@ -56,6 +57,12 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def overloaded() -> ApiError:
+    error = ApiError(503, "overloaded", "Too many requests are waiting.")
+    error.headers["retry-after"] = "2"
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,26 @@ def parse_chat(body: dict[str, Any], defaults: Sampling) -> ChatRequest:
     sampling, n = _sampling(given, defaults)
     _reject_rest(given)
     return ChatRequest(model, conversation, _choices(sampling, n), stream, include_usage, as_given)
+
+
+_ASKED = ("model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "user", "metadata")
+"""Fields of a chat that a question may carry."""
+
+
+def parse_ask(body: dict[str, Any], defaults: Sampling) -> ChatRequest:
+    """A question, perhaps about a `context`, as the chat that the model was trained on."""
+    given = {key: value for key, value in body.items() if value is not None}
+    texts = {name: _text(given.pop(name), name) for name in ("question", "context") if name in given}
+    if not texts.get("question", "").strip():
+        _refuse("question", "`question` is required.", "missing_required_parameter")
+    for key in given:
+        if key not in _ASKED:
+            name = key[:64].encode("ascii", "replace").decode()
+            _refuse(name, "This field is not supported here; /v1/chat/completions has more.", "unsupported_parameter")
+    about = texts.get("context", "").strip()
+    turn = context_turn(about, texts["question"]) if about else texts["question"]
+    chat = {"model": "understudy", **given, "messages": [{"role": "user", "content": turn}]}
+    return parse_chat(chat, defaults)
 
 
 def parse_feedback(body: dict[str, Any], authorization: str) -> Feedback:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from understudy.serve.breaker import Breaker, Permit
-from understudy.serve.request import ApiError, ChatRequest
+from understudy.serve.request import ApiError, ChatRequest, overloaded
 from understudy.serve.upstream import Upstream, UpstreamFailed
 from understudy.serve.worker import Job, Piece, Worker
 
@@ -96,9 +96,7 @@ class Answering:
         try:
             worker.submit(self._job)
         except queue.Full:
-            error = ApiError(503, "overloaded", "Too many requests are waiting.")
-            error.headers["retry-after"] = "2"
-            raise error from None
+            raise overloaded() from None
         self.side = UNDERSTUDY
         try:
             async for piece in self._job.pieces():

@@ -1,4 +1,4 @@
-"""What the traffic log learns of one request while it is answered; without a log, nothing is kept."""
+"""What the traffic log and the metrics learn of one request while it is answered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from starlette.requests import Request
 
+from understudy.serve.metrics import Metrics
 from understudy.serve.request import ApiError, ChatRequest
 from understudy.serve.router import Answering
 from understudy.serve.worker import Piece
@@ -18,10 +19,11 @@ CONSENTS = ("yes", "no")
 
 
 class Trace:
-    """One request. `ended` hands the row to the log, exactly once."""
+    """One request. `ended` hands the row to the log and to the metrics, exactly once."""
 
-    def __init__(self, log: TrafficLog | None, request: Request) -> None:
-        self._log, self._began = log, time.monotonic()
+    def __init__(self, log: TrafficLog | None, metrics: Metrics, request: Request) -> None:
+        self._log, self._metrics, self._began = log, metrics, time.monotonic()
+        self._over = False
         self._texts: list[str] = []
         headers = request.headers
         self.entry = Entry(request.state.request_id, at=datetime.now(UTC).isoformat(timespec="milliseconds"))
@@ -57,9 +59,9 @@ class Trace:
         self, answering: Answering | None = None, error: BaseException | None = None, *, gone: bool = False
     ) -> None:
         """The request is over: answered, failed, or its client `gone`."""
-        log, self._log = self._log, None
-        if log is None:
+        if self._over:
             return
+        self._over = True
         entry = self.entry
         entry.total_ms = self._elapsed()
         if answering is not None and answering.side:
@@ -71,7 +73,9 @@ class Trace:
             known = error if isinstance(error, ApiError) else ApiError(500, "internal_error", "")
             entry.status, entry.error = known.status, known.code
         entry.answer = "".join(self._texts) if self._texts else None
-        log.record(entry)
+        self._metrics.ended(entry)
+        if self._log is not None:
+            self._log.record(entry)
 
     def _elapsed(self) -> float:
         return round((time.monotonic() - self._began) * 1000, 2)

@@ -170,6 +170,11 @@ class Worker:
     def waiting(self) -> int:
         return self._queue.qsize()
 
+    @property
+    def ready(self) -> bool:
+        """Whether a job would be taken on."""
+        return self._thread.is_alive() and self._open and not self._queue.full()
+
     def start(self) -> None:
         self._thread.start()
 
