@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -107,6 +108,22 @@ class Server:
 
     def health(self) -> dict[str, Any]:
         return dict(HTTP.get(f"{self.url}/healthz").json())
+
+
+@contextmanager
+def full(server: Server) -> Iterator[list[httpx2.Response]]:
+    """A server with a queue for one: one slow request is answered and another waits. Gives their replies afterwards."""
+    replies: list[httpx2.Response] = []
+    threads = [threading.Thread(target=lambda: replies.append(server.post(ask("slow 100")))) for _ in range(2)]
+    threads[0].start()
+    while server.model.given == 0:
+        time.sleep(0.01)
+    threads[1].start()
+    while server.health()["waiting"] == 0:
+        time.sleep(0.01)
+    yield replies
+    for thread in threads:
+        thread.join()
 
 
 def ask(text: str = "one two three", **more: Any) -> dict[str, Any]:

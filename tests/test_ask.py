@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
-from endpoint import HTTP, NAME, Scripted, Server, ask
+from endpoint import HTTP, NAME, Scripted, Server, ask, full
 from prometheus_client.parser import text_string_to_metric_families
 from test_serve import refused
 
@@ -99,15 +97,7 @@ def test_probes_need_no_key_and_metrics_do() -> None:
 
 def test_it_is_not_ready_while_it_would_refuse_the_next_request() -> None:
     with Server(Scripted(), queue_size=1) as busy:
-        threads = [threading.Thread(target=lambda: busy.post(ask("slow 100"))) for _ in range(2)]
-        threads[0].start()
-        while busy.model.given == 0:
-            time.sleep(0.01)
-        threads[1].start()
-        while busy.health()["waiting"] == 0:
-            time.sleep(0.01)
-        refused(HTTP.get(f"{busy.url}/readyz"), 503, "overloaded")
-        assert busy.health()["status"] == "ok"
-        for thread in threads:
-            thread.join()
+        with full(busy):
+            refused(HTTP.get(f"{busy.url}/readyz"), 503, "overloaded")
+            assert busy.health()["status"] == "ok"
         assert HTTP.get(f"{busy.url}/readyz").status_code == 200

@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from endpoint import HTTP, NAME, Scripted, Server, ask
+from endpoint import HTTP, NAME, Scripted, Server, ask, full
 
 from understudy.errors import ConfigError, IntegrityError
 from understudy.models.base import Conversation, Sampling
@@ -296,19 +296,10 @@ def test_a_client_that_leaves_stops_its_generation(server: Server) -> None:
 @pytest.mark.slow
 def test_the_event_loop_answers_while_the_model_works_and_a_full_queue_is_503() -> None:
     with Server(Scripted(), queue_size=1) as busy:
-        results: list[httpx2.Response] = []
-        threads = [threading.Thread(target=lambda: results.append(busy.post(ask("slow 100")))) for _ in range(2)]
-        threads[0].start()
-        while busy.model.given == 0:
-            time.sleep(0.01)
-        threads[1].start()
-        while busy.health()["waiting"] == 0:
-            time.sleep(0.01)
-        response = busy.post(ask())
-        refused(response, 503, "overloaded")
-        assert int(response.headers["retry-after"]) > 0
-        for thread in threads:
-            thread.join()
+        with full(busy) as results:
+            response = busy.post(ask())
+            refused(response, 503, "overloaded")
+            assert int(response.headers["retry-after"]) > 0
         assert [r.status_code for r in results] == [200, 200]
 
 

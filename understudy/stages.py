@@ -404,7 +404,7 @@ def gate(
     return Verdict(out, facts={"passed": verdict["passed"], "judge": judged})
 
 
-@stage(revision=2)
+@stage(revision=3)
 def register(
     cfg: c.RegisterStep,
     verdict: Verdict,
