@@ -35,7 +35,7 @@ CONCURRENCY = 16
 
 
 def teacher(url: str, cache: Path, **settings: Any) -> ServiceModel:
-    given = {"concurrency": CONCURRENCY, "timeout_s": 2.0, "max_attempts": 8, **settings}
+    given = {"concurrency": CONCURRENCY, "timeout_s": 6.0, "max_attempts": 8, **settings}
     model = ServiceModel(ServiceConfig(**given), base_url=url, cache=cache, role="teacher")
     model.backoff_s = 0.01
     return model
