@@ -208,6 +208,9 @@ def test_learning_rate_out_of_range(file: Path, value: str) -> None:
         ("judge: {provider: mistrall}\n", ":5:9", "did you mean `mistral`?"),
         ("judge: {requests_per_minute: 0}\n", ":5:9", "at least 1"),
         ("judge: {price: {prompt: -1, completion: 2}}\n", ":5:17", "at least 0"),
+        ("judge: {base_url: 'http://host:99999/v1'}\n", ":5:9", "https://host:8000/v1"),
+        ("judge: {base_url: 127.0.0.1:8013/v1}\n", ":5:9", "https://host:8000/v1"),
+        ("judge: {base_url: ftp://host/v1}\n", ":5:9", "https://host:8000/v1"),
     ],
 )
 def test_out_of_range_says_the_range(file: Path, text: str, place: str, says: str) -> None:

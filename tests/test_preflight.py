@@ -40,6 +40,19 @@ def test_a_service_that_will_ask_for_a_key_is_refused_before_the_run(tmp_path: P
     assert f"{role}.api_key" in one_line(understudy("check", "-C", str(project)), "KEY_MISSING", 2)
 
 
+def test_a_budget_that_reaches_no_role_is_said(tmp_path: Path) -> None:
+    project = make_tiny(tmp_path)
+    text = (project / "understudy.yaml").read_text()
+    (project / "understudy.yaml").write_text(text + JUDGE + "loop: {budget: 1.0}\n")
+    result = understudy("check", "-C", str(project))
+    assert result.returncode == 0 and "judge has no price" in result.stdout + result.stderr
+    (project / "understudy.yaml").write_text(
+        text + "judge: {provider: simulated, price: {prompt: 0, completion: 0}}\nloop: {budget: 1.0}\n"
+    )
+    result = understudy("check", "-C", str(project))
+    assert result.returncode == 0 and "has no price" not in result.stdout + result.stderr
+
+
 def test_a_mistyped_scorer_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     project = make_tiny(tmp_path)
     with open(project / "understudy.yaml", "a") as f:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from test_chat_pack import tiny_model
-from thread import understudy
+from thread import one_line, understudy
 
 from understudy.config import PromptsConfig, PromptsStep
 from understudy.core.records import read_examples, read_jsonl
 from understudy.data.prompts import days, prompts, requests
 from understudy.errors import DataError
+from understudy.registry import Registry
 
 SIGNS = ["Овен", "Телец", "Рак"]
 PROJECT = """
@@ -135,8 +136,6 @@ def test_the_report_shows_every_setting_and_all_texts(project: Path) -> None:
 
 @pytest.mark.slow
 def test_averages_and_texts_are_in_mlflow_once_however_often_they_are_written(project: Path) -> None:
-    from understudy.registry import Registry
-
     again = understudy("track", "-C", str(project))
     assert again.returncode == 0, again.stderr
     registry = Registry(project, "understudy")
@@ -154,3 +153,26 @@ def test_averages_and_texts_are_in_mlflow_once_however_often_they_are_written(pr
         texts = Path(client.download_artifacts(by_setting[setting].info.run_id, "texts.jsonl")).read_text("utf-8")
         rows = [json.loads(line) for line in texts.splitlines()]
         assert len(rows) == 6 and all(set(r) == {"question", "category", "text", "values"} for r in rows)
+
+
+@pytest.mark.slow
+def test_without_a_judge_there_is_no_sheet_for_people(project: Path) -> None:
+    one_line(understudy("calibrate", "--sheet", "10", "-C", str(project)), "NO_VERDICTS", 3)
+
+
+@pytest.mark.slow
+def test_what_changed_within_a_run_does_not_keep_it_out_of_mlflow(project: Path) -> None:
+    """MLflow refuses another value of a parameter; a run that goes on with more money has one."""
+    config = project / "understudy.yaml"
+    before = config.read_text("utf-8")
+    assert "max_steps: 4" in before
+    config.write_text(before.replace("max_steps: 4", "max_steps: 5"), "utf-8")
+    try:
+        again = understudy("track", "-C", str(project))
+    finally:
+        config.write_text(before, "utf-8")
+    assert again.returncode == 0, again.stderr
+    registry = Registry(project, "understudy")
+    client = registry.client()
+    (run,) = client.search_runs([registry.experiment(client)], "tags.`understudy.setting` = ''")
+    assert run.data.params["train.max_steps"] == "4" and run.data.tags["now.train.max_steps"] == "5"

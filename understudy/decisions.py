@@ -69,8 +69,9 @@ def _one(value: object) -> Step:
 def label_sheet(given: HeldScores, count: int) -> str:
     """The CSV text that people fill in."""
     scores, setting = given.held["candidate"]
+    limits = regate.thresholds(scores)  # first, since it says when nobody judged
     grades, answers = calibrating.grades_of(scores, setting), calibrating.answers_of(given.answers, setting)
-    return calibrating.sheet(given.examples, answers, grades, regate.thresholds(scores), count)
+    return calibrating.sheet(given.examples, answers, grades, limits, count)
 
 
 def calibrated(given: HeldScores, labels: Path | None) -> dict[str, Any]:

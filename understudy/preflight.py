@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from understudy.config import Config, SourceConfig
+from understudy.config import Config, ServiceConfig, SourceConfig
 from understudy.configfile import env_references
 from understudy.core import machine
 from understudy.core.journal import now
@@ -135,12 +135,21 @@ def warnings(project: Project) -> Iterator[str]:
     for role, service in (("teacher", cfg.teacher), ("judge", cfg.judge), ("service", cfg.service)):
         if service and service.provider == "simulated":
             yield f"{role} is simulated: its numbers are no real model's"
+    yield from _unpriced(cfg)
     if not any(source.licence for source in cfg.sources):
         yield "no source states a licence; the model card will say so"
     yield from _label_leaks(project)
     yield from costs([*cfg.sources, *([cfg.coverage] if cfg.coverage else [])], project.root)
     if not plan.steps:
         yield "the plan is empty"
+
+
+def _unpriced(cfg: Config) -> Iterator[str]:
+    """Roles that a budget does not reach."""
+    for role in ("teacher", "judge", "second_judge", "service"):
+        service: ServiceConfig | None = getattr(cfg, role)
+        if cfg.loop.budget is not None and service and service.price is None:
+            yield f"{role} has no price, so its requests count as free and loop.budget does not limit them"
 
 
 def _label_leaks(project: Project) -> Iterator[str]:

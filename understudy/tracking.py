@@ -38,8 +38,13 @@ def mirror(
     with boundary(RemoteError, "TRACKING", registry.name, "see the tracking server, or unset MLFLOW_TRACKING_URI"):
         experiment = registry.experiment(client)
         run_id = _open(client, experiment, {RUN: summary.run, SETTING: ""}, summary.run)
+        held_already = client.get_run(run_id).data.params
         for key, value in settings.items():
-            client.log_param(run_id, _NO_PARAM.sub(".", key).strip("."), str(value)[:MAX_PARAM])
+            name, text = _NO_PARAM.sub(".", key).strip("."), str(value)[:MAX_PARAM]
+            if held_already.get(name, text) == text:
+                client.log_param(run_id, name, text)
+            else:  # MLflow keeps a parameter for ever; what changed within the run (a budget, say) stands in a tag
+                client.set_tag(run_id, f"now.{name}", text)
         _metrics(client, run_id, summary.held.get("candidate", {}), "held_")
         for row in summary.rounds:
             if row.arm == "targeted":

@@ -153,7 +153,8 @@ class LoopConfig(Strict):
     """Rounds after one that gained no more than this on dev are skipped; null runs all of them."""
     budget: Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False, json_schema_extra=EXECUTION)] = None
     """Money that teacher, judge and service may cost together in one run, in the currency of their `price`. A round
-    that it would not pay for is skipped; whatever happens, the run stops before the budget is exceeded."""
+    that it would not pay for is skipped; whatever happens, the run stops before the budget is exceeded.
+    With another budget, a run decides again whether a further round is begun."""
     compare_untargeted: bool = True
     """Train one more last round on as many rows without aim, for comparison."""
 

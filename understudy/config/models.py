@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from understudy.config.values import EXECUTION, Count, Positive, Rate, Strict
@@ -63,6 +64,20 @@ class ServiceConfig(Strict):
     terms_url: str | None = None
     """Where the provider says whether its output may train a model, in place of the preset's; copied into the model
     card."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is None or value.startswith("${"):
+            return value
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is none
+            good = False
+        if not good:
+            raise PydanticCustomError("cfg_range", "must be an address such as https://host:8000/v1")
+        return value
 
     @model_validator(mode="after")
     def _has_an_address(self) -> ServiceConfig:
