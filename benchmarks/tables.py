@@ -18,6 +18,7 @@ PAGES = (
     "docs/bias.md",
     "docs/scorers.md",
     "docs/drift.md",
+    "docs/engines.md",
     "docs/near-duplicates.md",
     "docs/leaks-and-ledger.md",
     "docs/synthesis.md",
