@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +14,9 @@ from endpoint import HTTP, NAME, Scripted, Server, ask, full
 from prometheus_client.parser import text_string_to_metric_families
 from test_serve import refused
 
+from understudy.models.base import Delta, Sampling
 from understudy.serve.guard import Access
+from understudy.serve.worker import Job, Outbox, Piece
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +106,18 @@ def test_it_is_not_ready_while_it_would_refuse_the_next_request() -> None:
             refused(HTTP.get(f"{busy.url}/readyz"), 503, "overloaded")
             assert busy.health()["status"] == "ok"
         assert HTTP.get(f"{busy.url}/readyz").status_code == 200
+
+
+def test_who_leaves_in_the_middle_of_an_answer_is_forgotten() -> None:
+    async def left() -> weakref.ref[Job]:
+        job, out = Job([], [Sampling()]), Outbox()
+        out.put(job, Piece(0, Delta("a")))
+        out.flush(now=True)
+        await asyncio.sleep(0.01)
+        outboxes.append(out)
+        return weakref.ref(job)
+
+    outboxes: list[Outbox] = []
+    gone = asyncio.run(left())
+    gc.collect()
+    assert gone() is None and outboxes

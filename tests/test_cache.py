@@ -9,6 +9,7 @@ import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -111,17 +112,17 @@ def test_what_earlier_releases_kept_is_taken_over_by_two_processes_at_once(tmp_p
     assert [p.name for p in tmp_path.iterdir()] == [FILE]
 
 
-def test_a_cache_that_may_only_be_read_is_read(tmp_path: Path) -> None:
-    put(tmp_path, 1)
-    reader = "from test_cache import *; os.setuid(65534); print(got(Path(sys.argv[1]), 1) == GOOD)"
-    (tmp_path / FILE).chmod(0o444)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)
+def test_a_cache_that_may_only_be_read_is_read() -> None:
+    reader = "from test_cache import *; os.getuid() or os.setuid(65534); print(got(Path(sys.argv[1]), 1) == GOOD)"
     here = {"PYTHONPATH": str(Path(__file__).parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    if os.getuid():
-        assert got(tmp_path, 1) == GOOD
-        return
-    told = subprocess.run([sys.executable, "-c", reader, str(tmp_path)], env=here, capture_output=True, text=True)
+    # A folder of its own: pytest's are closed to others, and theirs must stay so.
+    with TemporaryDirectory() as held:
+        folder = Path(held)
+        put(folder, 1)
+        (folder / FILE).chmod(0o444)
+        folder.chmod(0o555)
+        told = subprocess.run([sys.executable, "-c", reader, held], env=here, capture_output=True, text=True)
+        folder.chmod(0o755)
     assert told.stdout == "True\n", told.stderr
 
 

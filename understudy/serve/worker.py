@@ -70,6 +70,8 @@ class Job:
     def __init__(self, conversation: Conversation, choices: Sequence[Sampling]) -> None:
         self.conversation, self.choices = conversation, tuple(choices)
         self.loop = asyncio.get_running_loop()
+        self.begun: set[int] = set()
+        """The choices whose first piece is out; the thread's."""
         self._events: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
         self._cancelled = threading.Event()
 
@@ -101,7 +103,6 @@ class Outbox:
     def __init__(self) -> None:
         self._held: list[tuple[Job, Event]] = []
         self._texts: dict[tuple[Job, int], int] = {}
-        self._begun: set[tuple[Job, int]] = set()
         self._flushed = time.monotonic()
         self._urgent = False
 
@@ -114,10 +115,9 @@ class Outbox:
         at = self._texts.get(place)
         if event.delta.finish_reason:
             self._urgent = True
-            self._begun.discard(place)
-        elif place not in self._begun:
+        elif event.index not in job.begun:
             self._urgent = True
-            self._begun.add(place)
+            job.begun.add(event.index)
         elif at is not None:
             before = self._held[at][1]
             assert isinstance(before, Piece)
